@@ -1,0 +1,1 @@
+//! The model in memory: graph, values, types, tensors, text form, verifier

@@ -1,0 +1,1 @@
+//! What each operator means: shapes, values, and how it may be quantized

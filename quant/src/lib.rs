@@ -1,0 +1,1 @@
+//! Numbers only: grids, rounding, packing, range estimators, histograms, weight quantizers

@@ -1,0 +1,1 @@
+//! Running a model: tract, the reference evaluator, ONNX Runtime

@@ -1,0 +1,1 @@
+//! A compiler that quantizes ONNX models and proves what it emitted.

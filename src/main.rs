@@ -1,0 +1,3 @@
+//! The `onnxq` program.
+
+fn main() {}
