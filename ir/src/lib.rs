@@ -1,1 +1,23 @@
-//! The model in memory: graph, values, types, tensors, text form, verifier
+//! The model in memory: graph, values, types, tensors, text form, verifier.
+//!
+//! This crate knows no file format and no operator. A [`Model`] is a table of [`Graph`]s: the main one, the bodies of
+//! control flow operators and of functions. Operators and values are nodes of one dataflow graph, reached through
+//! [`OpId`] and [`ValueId`], which hold within one pass; whatever outlives a pass is keyed by name.
+
+mod attr;
+mod dtype;
+mod graph;
+mod model;
+mod op;
+mod tensor;
+mod types;
+mod value;
+
+pub use attr::{Attr, AttrValue, Attrs, SparseTensor};
+pub use dtype::{Class, DType};
+pub use graph::{Annotation, Graph, GraphError, GraphId, OpId, Place, Slot, Slots, Use, ValueId};
+pub use model::{Function, Model, sorted_opsets, version};
+pub use op::{Op, OpKind, canonical_domain};
+pub use tensor::{Data, Dims, Element, Encoding, Tensor, TensorError, TensorNotes, checked_elements};
+pub use types::{Dim, Shape, TensorType, Type, TypeKind};
+pub use value::{Role, Value};

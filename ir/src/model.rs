@@ -1,0 +1,253 @@
+//! A model: its graphs, operator sets, functions and notes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::op::canonical_domain;
+use crate::value::Role;
+use crate::{Attrs, Graph, GraphId, OpId, ValueId};
+
+/// A model.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    /// `ir_version` of the file.
+    pub ir_version: i64,
+    /// Operator set versions by domain, as the file writes the domains, in file order.
+    pub opsets: Vec<(String, i64)>,
+    /// `producer_name`.
+    pub producer_name: String,
+    /// `producer_version`.
+    pub producer_version: String,
+    /// `domain` of the model.
+    pub domain: String,
+    /// `model_version`.
+    pub model_version: i64,
+    /// Documentation.
+    pub doc: String,
+    /// `metadata_props`.
+    pub metadata: Vec<(String, String)>,
+    /// Model-local functions.
+    pub functions: Vec<Function>,
+    /// Encoded fields that no pass reads (`training_info`, `configuration`), by field number, passed through.
+    pub opaque: Vec<(u32, Bytes)>,
+    graphs: Vec<Option<Graph>>,
+    main: GraphId,
+}
+
+/// A model-local function. Its body is a graph whose inputs and outputs are the function's.
+#[derive(Clone, Debug)]
+pub struct Function {
+    /// Domain.
+    pub domain: String,
+    /// Name.
+    pub name: String,
+    /// Overload, mostly empty.
+    pub overload: String,
+    /// The body.
+    pub graph: GraphId,
+    /// Names of attributes without default.
+    pub attrs: Vec<String>,
+    /// Attributes with a default.
+    pub defaults: Attrs,
+    /// Operator sets of the body.
+    pub opsets: Vec<(String, i64)>,
+    /// Documentation.
+    pub doc: String,
+    /// `metadata_props`.
+    pub metadata: Vec<(String, String)>,
+}
+
+impl Default for GraphId {
+    fn default() -> GraphId {
+        GraphId(0)
+    }
+}
+
+impl Model {
+    /// A model around a main graph.
+    pub fn new(ir_version: i64, opset: i64, main: Graph) -> Model {
+        let opsets = vec![(String::new(), opset)];
+        Model { ir_version, opsets, graphs: vec![Some(main)], main: GraphId(0), ..Model::default() }
+    }
+
+    /// The version of an operator set; `""` is ONNX's own.
+    pub fn opset(&self, domain: &str) -> Option<i64> {
+        version(&self.opsets, domain)
+    }
+
+    /// Raises (or adds) an operator set to at least `version`.
+    pub fn raise_opset(&mut self, domain: &str, version: i64) {
+        let wanted = canonical_domain(domain);
+        match self.opsets.iter_mut().find(|(domain, _)| canonical_domain(domain) == wanted) {
+            Some((_, found)) => *found = (*found).max(version),
+            None => self.opsets.push((domain.to_string(), version)),
+        }
+    }
+
+    /// The id of the main graph.
+    pub fn main_id(&self) -> GraphId {
+        self.main
+    }
+
+    /// The main graph.
+    pub fn main(&self) -> &Graph {
+        self.graph(self.main)
+    }
+
+    /// The main graph.
+    pub fn main_mut(&mut self) -> &mut Graph {
+        self.graph_mut(self.main)
+    }
+
+    /// A graph of the table. The id must be alive.
+    pub fn graph(&self, id: GraphId) -> &Graph {
+        self.graphs[id.0 as usize].as_ref().expect("a live graph")
+    }
+
+    /// A graph of the table. The id must be alive.
+    pub fn graph_mut(&mut self, id: GraphId) -> &mut Graph {
+        self.graphs[id.0 as usize].as_mut().expect("a live graph")
+    }
+
+    /// All graphs of the table: main first, then in the order of creation.
+    pub fn graph_ids(&self) -> Vec<GraphId> {
+        let live = (0..self.graphs.len() as u32).filter(|&id| self.graphs[id as usize].is_some());
+        live.map(GraphId).collect()
+    }
+
+    /// Adds a graph to the table. `parent` is the operator whose attribute is going to hold it, if any.
+    pub fn add_graph(&mut self, mut graph: Graph, parent: Option<(GraphId, OpId)>) -> GraphId {
+        graph.set_parent(parent);
+        self.graphs.push(Some(graph));
+        GraphId(self.graphs.len() as u32 - 1)
+    }
+
+    /// Reserves a place in the table, so that an operator can be built around the id of a graph that does not exist yet.
+    pub fn reserve_graph(&mut self) -> GraphId {
+        self.graphs.push(Some(Graph::default()));
+        GraphId(self.graphs.len() as u32 - 1)
+    }
+
+    /// Fills a reserved place.
+    pub fn put_graph(&mut self, id: GraphId, mut graph: Graph, parent: Option<(GraphId, OpId)>) {
+        graph.set_parent(parent);
+        self.graphs[id.0 as usize] = Some(graph);
+    }
+
+    /// Tells a graph which operator holds it.
+    pub fn set_parent(&mut self, id: GraphId, parent: Option<(GraphId, OpId)>) {
+        self.graph_mut(id).set_parent(parent);
+    }
+
+    /// The value of the surrounding graph that a captured value stands for.
+    pub fn outer(&self, graph: GraphId, value: ValueId) -> Option<(GraphId, ValueId)> {
+        let (parent, op) = self.graph(graph).parent()?;
+        let captures = self.graph(parent).captures(op);
+        let found = captures.into_iter().find(|&(inner, captured, _)| inner == graph && captured == value)?;
+        Some((parent, found.2))
+    }
+
+    /// The function of a domain, name and overload.
+    pub fn function(&self, domain: &str, name: &str, overload: &str) -> Option<&Function> {
+        let domain = canonical_domain(domain);
+        self.functions
+            .iter()
+            .find(|f| f.name == name && canonical_domain(&f.domain) == domain && f.overload == overload)
+    }
+
+    /// The operator sets that hold in a graph: the function's own inside a function, else the model's.
+    pub fn opsets_of(&self, graph: GraphId) -> &[(String, i64)] {
+        let mut root = graph;
+        while let Some((parent, _)) = self.graph(root).parent() {
+            root = parent;
+        }
+        self.functions.iter().find(|f| f.graph == root).map_or(&self.opsets, |f| &f.opsets)
+    }
+
+    /// Ends a pass: drops graphs that no operator or function holds, drops captures that no inner operator reads, frees
+    /// tombstones, and gives captured values the names of what they stand for.
+    pub fn settle(&mut self) {
+        self.drop_unreachable();
+        for id in self.graph_ids() {
+            self.drop_unused_captures(id);
+        }
+        self.name_captures();
+        self.graphs.iter_mut().flatten().for_each(Graph::sweep);
+    }
+
+    fn drop_unreachable(&mut self) {
+        let mut reached = vec![false; self.graphs.len()];
+        let mut todo: Vec<GraphId> = self.functions.iter().map(|function| function.graph).collect();
+        todo.push(self.main);
+        while let Some(id) = todo.pop() {
+            if std::mem::replace(&mut reached[id.0 as usize], true) {
+                continue;
+            }
+            let graph = self.graph(id);
+            todo.extend(graph.ops().iter().flat_map(|&op| graph.op(op).attrs.graphs()));
+        }
+        for (graph, reached) in self.graphs.iter_mut().zip(reached) {
+            if !reached {
+                *graph = None;
+            }
+        }
+    }
+
+    /// Inner graphs first would be tidier; repeated passes reach the same end because each pass settles.
+    fn drop_unused_captures(&mut self, id: GraphId) {
+        let graph = self.graph(id);
+        let Some((parent, op)) = graph.parent() else { return };
+        let unused: Vec<ValueId> = graph
+            .values()
+            .filter(|&v| {
+                graph.value(v).role == Role::Captured && graph.use_count(v) == 0 && !graph.is_output(v)
+            })
+            .collect();
+        for value in unused {
+            self.graph_mut(id).remove_value(value);
+            self.graph_mut(parent).remove_capture(op, id, value);
+        }
+    }
+
+    fn name_captures(&mut self) {
+        // Parents stand before their inner graphs in this list, so names travel inwards in one go.
+        let mut order = vec![self.main];
+        order.extend(self.functions.iter().map(|function| function.graph));
+        let mut at = 0;
+        while at < order.len() {
+            let id = order[at];
+            at += 1;
+            let graph = self.graph(id);
+            let mut renames: Vec<(GraphId, ValueId, Arc<str>)> = Vec::new();
+            for op in graph.ops() {
+                order.extend(graph.op(op).attrs.graphs());
+                let captures = graph.captures(op).into_iter();
+                renames.extend(
+                    captures.map(|(inner, value, outer)| (inner, value, graph.value(outer).name.clone())),
+                );
+            }
+            for (inner, value, name) in renames {
+                let inner = self.graph_mut(inner);
+                // Two outer values may have swapped names: make room first.
+                if let Some(other) = inner.find(&name).filter(|&other| other != value) {
+                    let spare = inner.fresh_name(&format!("{name}_inner"));
+                    let _ = inner.rename(other, &spare);
+                }
+                let _ = inner.rename(value, &name);
+            }
+        }
+    }
+}
+
+/// The version of a domain in a list of operator sets; `""` is ONNX's own.
+pub fn version(opsets: &[(String, i64)], domain: &str) -> Option<i64> {
+    let domain = canonical_domain(domain);
+    opsets.iter().find(|(found, _)| canonical_domain(found) == domain).map(|&(_, version)| version)
+}
+
+/// Operator sets by canonical domain, sorted: for comparing two models.
+pub fn sorted_opsets(opsets: &[(String, i64)]) -> BTreeMap<&str, i64> {
+    opsets.iter().map(|(domain, version)| (canonical_domain(domain), *version)).collect()
+}

@@ -1,0 +1,76 @@
+//! A value: what operators read and write.
+
+use std::sync::Arc;
+
+use crate::attr::SparseTensor;
+use crate::{DType, Shape, Tensor, Type};
+
+/// Where a value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// An input of the graph; with data, an input with a default.
+    Input,
+    /// A constant of the model.
+    Initializer,
+    /// Written by an operator.
+    Computed,
+    /// Stands for a value of the surrounding graph; the edge [`crate::Slot::Capture`] there says which.
+    Captured,
+}
+
+/// A value of a graph.
+#[derive(Clone, Debug)]
+pub struct Value {
+    pub(crate) name: Arc<str>,
+    pub(crate) role: Role,
+    /// How often it stands among the graph's outputs.
+    pub(crate) listed: u32,
+    /// The declared or inferred type; none if unknown. An initializer's own data win over it.
+    pub ty: Option<Type>,
+    /// The elements of an initializer or the default of an input.
+    pub data: Option<Tensor>,
+    /// The elements of a sparse initializer.
+    pub sparse: Option<Box<SparseTensor>>,
+    /// Documentation.
+    pub doc: String,
+    /// `metadata_props`.
+    pub metadata: Vec<(String, String)>,
+}
+
+impl Value {
+    pub(crate) fn new(name: Arc<str>, role: Role) -> Value {
+        Value {
+            name,
+            role,
+            listed: 0,
+            ty: None,
+            data: None,
+            sparse: None,
+            doc: String::new(),
+            metadata: vec![],
+        }
+    }
+
+    /// The name, unique in its graph.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Where it comes from.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Element type, if it is a dense tensor and known.
+    pub fn dtype(&self) -> Option<DType> {
+        self.data.as_ref().map(Tensor::dtype).or_else(|| self.ty.as_ref()?.dtype())
+    }
+
+    /// Shape, if it is a dense tensor and at least its rank is known.
+    pub fn shape(&self) -> Option<Shape> {
+        match &self.data {
+            Some(data) => Some(Shape::fixed(data.dims())),
+            None => self.ty.as_ref()?.shape().cloned(),
+        }
+    }
+}
