@@ -1,1 +1,23 @@
-//! Numbers only: grids, rounding, packing, range estimators, histograms, weight quantizers
+//! Numbers only: grids, rounding, packing, range estimators, histograms, weight quantizers.
+//!
+//! Slices in, slices out. What is absent on purpose: this crate knows no graph, no tensor type, no file, no clock,
+//! no thread count. Every function gives the same bits on every machine and for every number of threads.
+//!
+//! Where speed matters there are two functions: a plain reference (`*_ref`) and the fast one beside it, with a test
+//! that they agree to the bit.
+//!
+//! - [`code`] the quantized element types, [`minifloat`] the float8/6/4 ones among them
+//! - [`grid`] scales and zero points: `Grid`, `Params`, and the one place where degenerate ranges are decided
+//! - [`quantize`] real slices to codes and back; [`round`] rounding; [`pack`] sub-byte storage
+
+pub mod code;
+pub mod error;
+pub mod grid;
+pub mod pack;
+pub mod quantize;
+pub mod round;
+
+pub use code::CodeType;
+pub use error::Error;
+pub use grid::{Grid, Params, Policy, RangeNote, Span};
+pub use quantize::{Code, Layout};
