@@ -21,7 +21,6 @@ use serde::{Deserialize, Serialize};
 use crate::code::CodeType;
 use crate::error::Error;
 use crate::round::ScaleType;
-use half::f16;
 
 /// Which of a type's codes are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -335,8 +334,8 @@ fn tight(lo: f32, hi: f32, grid: Grid, scale_type: ScaleType) -> (Params, RangeN
     (Params { scale, zero_point }, note)
 }
 
-/// onnxruntime.quantization 1.31 `quant_utils.compute_scale_zp`, including its types: the width of the range is a
-/// difference in the tensor's type, the quotient is float64, the zero point follows from the unrounded scale.
+/// onnxruntime.quantization 1.31 `quant_utils.compute_scale_zp`, in float64; the zero point follows from the scale
+/// before it is rounded to its type.
 fn onnxruntime(lo: f32, hi: f32, grid: Grid, scale_type: ScaleType) -> (Params, RangeNote) {
     if grid.code.is_float() {
         return tight(lo, hi, grid, scale_type); // theirs needs the standard deviation, which a range does not have
@@ -347,12 +346,8 @@ fn onnxruntime(lo: f32, hi: f32, grid: Grid, scale_type: ScaleType) -> (Params, 
     } else {
         (lo, hi)
     };
-    let width = match scale_type {
-        ScaleType::F16 => f16::from_f32(hi - lo).to_f32(),
-        _ => hi - lo,
-    };
     let (qlo, qhi) = ort_codes(grid);
-    let scale = f64::from(width) / (qhi - qlo);
+    let scale = (f64::from(hi) - f64::from(lo)) / (qhi - qlo);
     if scale < f64::from(scale_type.min_scale()) {
         return (Params::default(), RangeNote::ScaleRaised);
     }

@@ -13,6 +13,7 @@
 pub mod code;
 pub mod error;
 pub mod grid;
+pub mod minifloat;
 pub mod pack;
 pub mod quantize;
 pub mod round;
