@@ -8,6 +8,7 @@
 //!
 //! - [`code`] the quantized element types, [`minifloat`] the float8/6/4 ones among them
 //! - [`grid`] scales and zero points: `Grid`, `Params`, and the one place where degenerate ranges are decided
+//! - [`weight`] weight quantizers: rtn, rtn_search, ...
 //! - [`quantize`] real slices to codes and back; [`round`] rounding; [`pack`] sub-byte storage
 
 pub mod code;
@@ -17,6 +18,7 @@ pub mod minifloat;
 pub mod pack;
 pub mod quantize;
 pub mod round;
+pub mod weight;
 
 pub use code::CodeType;
 pub use error::Error;

@@ -1,0 +1,199 @@
+//! Weights as the quantizers see them: N rows (output channels) of K columns, blocks along K.
+//!
+//! The view is strided, so an ONNX MatMul weight `[K, N]` is read in place, and it reads f32, f16 and bf16. Quantizers
+//! ask for a *panel* (a few whole rows as f32, row-major); nobody needs a float copy of the matrix.
+
+use half::{bf16, f16};
+
+use super::WeightError;
+
+/// The elements of a weight.
+#[derive(Debug, Clone, Copy)]
+pub enum Elements<'a> {
+    /// float
+    F32(&'a [f32]),
+    /// float16
+    F16(&'a [f16]),
+    /// bfloat16
+    Bf16(&'a [bf16]),
+}
+
+impl Elements<'_> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(s) => s.len(),
+            Self::F16(s) => s.len(),
+            Self::Bf16(s) => s.len(),
+        }
+    }
+
+    /// No elements?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<'a> From<&'a [f32]> for Elements<'a> {
+    fn from(s: &'a [f32]) -> Self {
+        Self::F32(s)
+    }
+}
+
+impl<'a> From<&'a [f16]> for Elements<'a> {
+    fn from(s: &'a [f16]) -> Self {
+        Self::F16(s)
+    }
+}
+
+impl<'a> From<&'a [bf16]> for Elements<'a> {
+    fn from(s: &'a [bf16]) -> Self {
+        Self::Bf16(s)
+    }
+}
+
+/// A weight matrix `[rows, cols]` = `[N, K]`; element (n, k) lies at `n * row_stride + k * col_stride`.
+#[derive(Debug, Clone, Copy)]
+pub struct Weight<'a> {
+    data: Elements<'a>,
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> Weight<'a> {
+    /// A weight stored `[N, K]` (Gemm with transB, embeddings, 1×1 convolutions).
+    pub fn from_rows(data: impl Into<Elements<'a>>, rows: usize, cols: usize) -> Result<Self, WeightError> {
+        Self::strided(data, rows, cols, cols, 1)
+    }
+
+    /// A weight stored `[K, N]` (MatMul): `rows` is still N, `cols` K.
+    pub fn from_kn(data: impl Into<Elements<'a>>, rows: usize, cols: usize) -> Result<Self, WeightError> {
+        Self::strided(data, rows, cols, 1, rows)
+    }
+
+    /// Any strides, in elements. An error if an element would lie outside `data` or the matrix has no element.
+    pub fn strided(
+        data: impl Into<Elements<'a>>,
+        rows: usize,
+        cols: usize,
+        row_stride: usize,
+        col_stride: usize,
+    ) -> Result<Self, WeightError> {
+        let data = data.into();
+        let shape = || WeightError::Shape { rows, cols, found: data.len() };
+        let last = |n: usize, stride: usize| n.checked_sub(1).and_then(|n| n.checked_mul(stride));
+        let end = last(rows, row_stride)
+            .zip(last(cols, col_stride))
+            .and_then(|(a, b)| a.checked_add(b))
+            .filter(|_| rows.checked_mul(cols).is_some())
+            .ok_or_else(shape)?;
+        if end >= data.len() {
+            return Err(shape());
+        }
+        Ok(Self { data, rows, cols, row_stride, col_stride })
+    }
+
+    /// N, the number of output channels.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// K, the number of inputs of one output channel.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Reads rows `first .. first + out.len() / K` as f32, row-major. NaN and infinities are an error that names the
+    /// first one (by row, then column). `out.len()` is a multiple of K and the rows exist: the callers chunk by rows.
+    pub(crate) fn panel(&self, first: usize, out: &mut [f32]) -> Result<(), WeightError> {
+        match self.data {
+            Elements::F32(s) => self.read(s, first, out, |v| v),
+            Elements::F16(s) => self.read(s, first, out, f16::to_f32),
+            Elements::Bf16(s) => self.read(s, first, out, bf16::to_f32),
+        }
+        // One pass that vectorizes: without its sign, an infinity or NaN is 0x7f800000 or more.
+        let largest = |c: &[f32]| c.iter().fold(0, |a, x| (x.to_bits() & 0x7fff_ffff).max(a));
+        if out.chunks(1024).any(|c| largest(c) >= 0x7f80_0000)
+            && let Some(at) = out.iter().position(|v| !v.is_finite())
+        {
+            let (row, col) = (first + at / self.cols, at % self.cols);
+            return Err(WeightError::NotFinite { row, col, value: out[at] });
+        }
+        Ok(())
+    }
+
+    /// The whole matrix as f32, row-major: for the calibrated methods, which update it.
+    pub fn to_f32(&self) -> Result<Vec<f32>, WeightError> {
+        let mut out = vec![0.0; self.rows * self.cols];
+        self.panel(0, &mut out)?;
+        Ok(out)
+    }
+
+    fn read<T: Copy>(&self, data: &[T], first: usize, out: &mut [f32], to_f32: impl Fn(T) -> f32) {
+        let rows = out.len() / self.cols;
+        if self.col_stride == 1 {
+            for (i, row) in out.chunks_exact_mut(self.cols).enumerate() {
+                let at = (first + i) * self.row_stride;
+                for (o, &v) in row.iter_mut().zip(&data[at..at + self.cols]) {
+                    *o = to_f32(v);
+                }
+            }
+        } else {
+            // Column by column within a group of rows: for [K, N] each step reads consecutive elements.
+            for k in 0..self.cols {
+                let at = first * self.row_stride + k * self.col_stride;
+                for i in 0..rows {
+                    out[i * self.cols + k] = to_f32(data[at + i * self.row_stride]);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_orders_and_all_types_read_the_same() {
+        let nk: Vec<f32> = (0..15).map(|i| i as f32 - 7.0).collect(); // [3, 5]
+        let kn: Vec<f32> = (0..15).map(|i| nk[(i % 3) * 5 + i / 3]).collect();
+        let half: Vec<f16> = nk.iter().map(|&v| f16::from_f32(v)).collect();
+        let brain: Vec<bf16> = kn.iter().map(|&v| bf16::from_f32(v)).collect();
+        for w in [
+            Weight::from_rows(&nk[..], 3, 5).unwrap(),
+            Weight::from_kn(&kn[..], 3, 5).unwrap(),
+            Weight::from_rows(&half[..], 3, 5).unwrap(),
+            Weight::from_kn(&brain[..], 3, 5).unwrap(),
+        ] {
+            assert_eq!(w.to_f32().unwrap(), nk);
+            let mut two = [0.0; 10];
+            w.panel(1, &mut two).unwrap();
+            assert_eq!(two, nk[5..15]);
+        }
+    }
+
+    #[test]
+    fn impossible_views_are_errors() {
+        let d = [0.0f32; 6];
+        assert!(Weight::from_rows(&d[..], 2, 3).is_ok());
+        assert!(Weight::from_rows(&d[..], 3, 3).is_err());
+        assert!(Weight::from_rows(&d[..], 0, 3).is_err());
+        assert!(Weight::from_rows(&d[..], 2, 0).is_err());
+        assert!(Weight::strided(&d[..], usize::MAX, 2, usize::MAX, 1).is_err());
+        assert!(Weight::strided(&d[..], usize::MAX, 2, 0, 0).is_err());
+    }
+
+    #[test]
+    fn nan_is_named() {
+        let mut d = [1.0f32; 12];
+        d[7] = f32::NAN;
+        let err = Weight::from_rows(&d[..], 3, 4).unwrap().to_f32().unwrap_err();
+        assert!(matches!(err, WeightError::NotFinite { row: 1, col: 3, .. }));
+        d[7] = f32::INFINITY;
+        let err = Weight::from_kn(&d[..], 4, 3).unwrap().to_f32().unwrap_err();
+        assert!(matches!(err, WeightError::NotFinite { row: 3, col: 1, .. }));
+    }
+}
