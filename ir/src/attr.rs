@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{GraphId, Tensor, Type};
+use crate::{GraphId, Spelling, Tensor, Type};
 
 /// The value of an attribute.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +51,15 @@ pub struct Attr {
     pub value: AttrValue,
     /// Documentation, mostly empty.
     pub doc: String,
+    /// How the file wrote it.
+    pub spelling: Spelling,
+}
+
+impl Attr {
+    /// An attribute without documentation.
+    pub fn new(name: &str, value: AttrValue) -> Attr {
+        Attr { name: Arc::from(name), value, doc: String::new(), spelling: Spelling::default() }
+    }
 }
 
 /// The attributes of one operator. Lists are short: look-up is a scan.
@@ -123,7 +132,7 @@ impl Attrs {
     pub fn set(&mut self, name: &str, value: AttrValue) {
         match self.0.iter_mut().find(|attr| &*attr.name == name) {
             Some(attr) => attr.value = value,
-            None => self.0.push(Attr { name: Arc::from(name), value, doc: String::new() }),
+            None => self.0.push(Attr::new(name, value)),
         }
     }
 

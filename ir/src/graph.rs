@@ -16,7 +16,7 @@ use petgraph::visit::{EdgeRef, IntoEdgeReferences};
 use smallvec::SmallVec;
 use thiserror::Error;
 
-use crate::{Op, Tensor, Type, Value, value::Role};
+use crate::{Op, SparseTensor, Spelling, Stray, Tensor, Type, Value, value::Role};
 
 /// An operator of one graph. Valid until the graph is swept at the end of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,6 +125,10 @@ pub struct Graph {
     pub metadata: Vec<(String, String)>,
     /// `quantization_annotation`: tensor name and the parameters' names.
     pub annotations: Vec<Annotation>,
+    /// Entries of the file's value lists that no value can hold.
+    pub strays: Vec<Stray>,
+    /// How the file wrote it.
+    pub spelling: Spelling,
 }
 
 /// `TensorAnnotation`: names of the tensors that hold a tensor's quantization parameters.
@@ -378,6 +382,13 @@ impl Graph {
     pub fn add_initializer(&mut self, name: &str, data: Tensor) -> Result<ValueId, GraphError> {
         let id = self.add_value(name, Role::Initializer)?;
         self.value_mut(id).data = Some(data);
+        Ok(id)
+    }
+
+    /// Adds a constant in sparse form.
+    pub fn add_sparse(&mut self, name: &str, data: SparseTensor) -> Result<ValueId, GraphError> {
+        let id = self.add_value(name, Role::Initializer)?;
+        self.value_mut(id).sparse = Some(Box::new(data));
         Ok(id)
     }
 

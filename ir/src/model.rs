@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::op::canonical_domain;
 use crate::value::Role;
-use crate::{Attrs, Graph, GraphId, OpId, ValueId};
+use crate::{Attrs, Graph, GraphId, OpId, Spelling, ValueId};
 
 /// A model.
 #[derive(Clone, Debug, Default)]
@@ -32,12 +32,17 @@ pub struct Model {
     pub functions: Vec<Function>,
     /// Encoded fields that no pass reads (`training_info`, `configuration`), by field number, passed through.
     pub opaque: Vec<(u32, Bytes)>,
+    /// What the file says and this model cannot hold (fields newer than the schema), one line each. Such a model is
+    /// written only on request.
+    pub dropped: Vec<String>,
+    /// How the file wrote it.
+    pub spelling: Spelling,
     graphs: Vec<Option<Graph>>,
     main: GraphId,
 }
 
 /// A model-local function. Its body is a graph whose inputs and outputs are the function's.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Function {
     /// Domain.
     pub domain: String,
@@ -57,6 +62,8 @@ pub struct Function {
     pub doc: String,
     /// `metadata_props`.
     pub metadata: Vec<(String, String)>,
+    /// How the file wrote it.
+    pub spelling: Spelling,
 }
 
 impl Default for GraphId {
@@ -170,6 +177,7 @@ impl Model {
     /// tombstones, and gives captured values the names of what they stand for.
     pub fn settle(&mut self) {
         self.drop_unreachable();
+        self.graphs.iter_mut().flatten().for_each(|graph| graph.strays.clear());
         for id in self.graph_ids() {
             self.drop_unused_captures(id);
         }

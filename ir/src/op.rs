@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::Attrs;
+use crate::{Attrs, Spelling};
 
 /// Which operator: domain, name, and overload for functions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,6 +70,8 @@ pub struct Op {
     pub metadata: Vec<(String, String)>,
     /// Encoded fields that no pass reads (`device_configurations`), passed through.
     pub opaque: Option<Bytes>,
+    /// How the file wrote it.
+    pub spelling: Spelling,
     /// Names of the operators of the original file that this one stands for; empty if it is one of them.
     pub origin: Vec<Arc<str>>,
     /// Position in the file, then order of creation.
@@ -93,6 +95,7 @@ impl Op {
             doc: String::new(),
             metadata: Vec::new(),
             opaque: None,
+            spelling: Spelling::default(),
             origin: Vec::new(),
             order: (0, 0),
             arity: (0, 0),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use thiserror::Error;
 
-use crate::DType;
+use crate::{DType, Spelling};
 
 /// Sizes of a constant tensor, outermost first.
 pub type Dims = SmallVec<[usize; 4]>;
@@ -43,6 +43,8 @@ pub struct Tensor {
     pub encoding: Encoding,
     /// Names and notes of the file, kept for a lossless round trip.
     pub notes: Option<Box<TensorNotes>>,
+    /// How the file wrote it.
+    pub spelling: Spelling,
 }
 
 /// What a `TensorProto` says beside its elements.
@@ -91,7 +93,14 @@ impl Tensor {
         if needed != bytes.len() {
             return Err(TensorError::Length { dtype, dims: dims.to_vec(), needed, found: bytes.len() });
         }
-        Ok(Tensor { dtype, dims, data: Data::Bytes(bytes), encoding: Encoding::Raw, notes: None })
+        Ok(Tensor {
+            dtype,
+            dims,
+            data: Data::Bytes(bytes),
+            encoding: Encoding::Raw,
+            notes: None,
+            spelling: Spelling::default(),
+        })
     }
 
     /// A tensor of strings.
@@ -101,7 +110,14 @@ impl Tensor {
         if needed != found {
             return Err(TensorError::Length { dtype, dims: dims.to_vec(), needed, found });
         }
-        Ok(Tensor { dtype, dims, data: Data::Strings(strings), encoding: Encoding::Typed, notes: None })
+        Ok(Tensor {
+            dtype,
+            dims,
+            data: Data::Strings(strings),
+            encoding: Encoding::Typed,
+            notes: None,
+            spelling: Spelling::default(),
+        })
     }
 
     /// A tensor of numbers of a native type.
@@ -116,7 +132,14 @@ impl Tensor {
         let mut bytes = Vec::new();
         element.write(&mut bytes);
         let data = Data::Bytes(bytes.into());
-        Tensor { dtype: T::DTYPE, dims: Dims::new(), data, encoding: Encoding::Raw, notes: None }
+        Tensor {
+            dtype: T::DTYPE,
+            dims: Dims::new(),
+            data,
+            encoding: Encoding::Raw,
+            notes: None,
+            spelling: Spelling::default(),
+        }
     }
 
     /// Element type.

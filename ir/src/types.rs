@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::DType;
+use crate::{DType, Spelling};
 
 /// One dimension of a shape.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -109,6 +109,8 @@ pub struct Type {
     pub kind: TypeKind,
     /// `TypeProto.denotation`, mostly empty.
     pub denotation: String,
+    /// How the file wrote it.
+    pub spelling: Spelling,
 }
 
 /// What a value is.
@@ -143,7 +145,7 @@ pub enum TypeKind {
 impl Type {
     /// A type without denotation.
     pub fn new(kind: TypeKind) -> Type {
-        Type { kind, denotation: String::new() }
+        Type { kind, denotation: String::new(), spelling: Spelling::default() }
     }
 
     /// A dense tensor type.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::attr::SparseTensor;
-use crate::{DType, Shape, Tensor, Type};
+use crate::{DType, Listing, Shape, Spelling, Tensor, Type};
 
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,10 @@ pub struct Value {
     pub doc: String,
     /// `metadata_props`.
     pub metadata: Vec<(String, String)>,
+    /// Where the file lists it.
+    pub listing: Listing,
+    /// How the file wrote it.
+    pub spelling: Spelling,
 }
 
 impl Value {
@@ -48,6 +52,8 @@ impl Value {
             sparse: None,
             doc: String::new(),
             metadata: vec![],
+            listing: Listing::default(),
+            spelling: Spelling::default(),
         }
     }
 
