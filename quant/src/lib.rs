@@ -14,6 +14,7 @@
 pub mod code;
 pub mod error;
 pub mod grid;
+pub mod layout;
 pub mod minifloat;
 pub mod pack;
 pub mod quantize;
