@@ -326,6 +326,32 @@ impl Graph {
         self.dag.edges_directed(value.0, Direction::Outgoing).count()
     }
 
+    /// The only reader of a value that is not an output of the graph; none if there are several or none. Takes constant
+    /// time however many readers there are.
+    pub fn sole_use(&self, value: ValueId) -> Option<Use> {
+        let mut edges = self.dag.edges_directed(value.0, Direction::Outgoing);
+        let edge = edges.next()?;
+        let sole = edges.next().is_none() && !self.is_output(value);
+        sole.then(|| Use { op: OpId(edge.target()), slot: *edge.weight() })
+    }
+
+    /// Up to `limit` readers of the value, in no particular but always the same order.
+    pub fn some_uses(&self, value: ValueId, limit: usize) -> Vec<Use> {
+        let edges = self.dag.edges_directed(value.0, Direction::Outgoing).take(limit);
+        edges.map(|e| Use { op: OpId(e.target()), slot: *e.weight() }).collect()
+    }
+
+    /// Some operator reads the value, or it is an output of the graph. Takes constant time.
+    pub fn is_used(&self, value: ValueId) -> bool {
+        self.is_output(value) || self.dag.edges_directed(value.0, Direction::Outgoing).next().is_some()
+    }
+
+    /// The value of this scope that the captured value `inner` of a `graph` inside this operator stands for.
+    pub fn captured(&self, op: OpId, graph: GraphId, inner: ValueId) -> Option<ValueId> {
+        let mut edges = self.dag.edges_directed(op.0, Direction::Incoming);
+        edges.find(|edge| *edge.weight() == Slot::Capture { graph, inner }).map(|edge| ValueId(edge.source()))
+    }
+
     /// What the graphs inside this operator read from this scope: `(inner graph, inner value, outer value)`.
     pub fn captures(&self, op: OpId) -> Vec<(GraphId, ValueId, ValueId)> {
         let edges = self.dag.edges_directed(op.0, Direction::Incoming);

@@ -151,9 +151,7 @@ impl Model {
     /// The value of the surrounding graph that a captured value stands for.
     pub fn outer(&self, graph: GraphId, value: ValueId) -> Option<(GraphId, ValueId)> {
         let (parent, op) = self.graph(graph).parent()?;
-        let captures = self.graph(parent).captures(op);
-        let found = captures.into_iter().find(|&(inner, captured, _)| inner == graph && captured == value)?;
-        Some((parent, found.2))
+        Some((parent, self.graph(parent).captured(op, graph, value)?))
     }
 
     /// The function of a domain, name and overload.
