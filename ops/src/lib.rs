@@ -1,5 +1,34 @@
-//! What each operator means: shapes, values, and how it may be quantized
+//! What each operator means: shapes, values, and how it may be quantized.
+//!
+//! An operator is one [`OpRule`]: which operator sets its author has read, how types and shapes follow from the inputs
+//! ([`InferCx`]) and, where it has a meaning that can be computed, what its outputs are ([`EvalCx`]). Rules live in
+//! `family/`, one file a family; [`family::RULES`] is the whole list. The rest of the crate is the framework around
+//! them, and it names no operator:
+//!
+//! - [`rule`] the trait and the look-up; [`error`] what a rule may answer instead; [`attrs`] typed attributes
+//! - [`value`] run-time values; [`array`] tensors as `ndarray`s of native types; [`number`] the small float types
+//! - [`sym`] sizes as canonical expressions over named sizes
+//! - [`infer`] types, shapes and small integer contents through a whole model
+//! - [`eval`] running a graph by its rules: for constant folding and as the reference runtime
+//! - [`FakeQuant`] the rounding that float runtimes run in the place of a quantize and dequantize pair
+//!
+//! What is absent on purpose: nothing here rewrites a model, reads a file or knows a runtime.
 
+pub mod array;
+pub mod attrs;
+pub mod error;
+pub mod eval;
 mod fake_quant;
+pub mod family;
+pub mod infer;
+pub mod number;
+pub mod rule;
+pub mod sym;
+pub mod value;
 
+pub use error::{OpError, Result};
+pub use eval::EvalCx;
 pub use fake_quant::{FakeQuant, FakeQuantError};
+pub use infer::{InferCx, Known};
+pub use rule::{NoRule, OpName, OpRule, Table, rule, rules};
+pub use value::Value;

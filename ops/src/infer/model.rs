@@ -1,0 +1,397 @@
+//! Inference through a whole model: main graph, bodies of control flow, calls of functions.
+//!
+//! The result is a table beside the model; nothing is written. Declared types are opinions: where they contradict what
+//! the rules find, that is an [`Issue`] and the rules win.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use ir::{Attrs, Dim, Graph, GraphId, Model, Op, OpId, Role, Shape, Type, TypeKind, ValueId};
+use smallvec::SmallVec;
+
+use crate::error::{OpError, Result};
+use crate::eval::{Budget, EvalCx};
+use crate::infer::{Bodies, CONTENTS_LIMIT, InferCx, Known, shape};
+use crate::rule::{self, OpRule};
+use crate::sym;
+use crate::value::Value;
+
+/// How deep bodies and calls may nest.
+const DEPTH_LIMIT: usize = 64;
+
+/// What inference is told beside the model.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Types of inputs of the main graph that replace what the file declares, by name.
+    pub inputs: BTreeMap<String, Type>,
+}
+
+/// Where an [`Issue`] stands.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Name of the graph.
+    pub graph: String,
+    /// The operator as errors cite it; empty where the issue is about an input.
+    pub op: String,
+    /// The value's name; empty where the issue is about the operator.
+    pub value: String,
+}
+
+/// What inference could not make sense of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Issue {
+    /// The model is wrong here.
+    Wrong(Place, String),
+    /// The declared type contradicts the inferred one, which was kept.
+    Contradiction(Place, String),
+    /// The operator, or this form of it, has no rule.
+    Unsupported(Place, String),
+}
+
+/// What is known about the values of a model.
+#[derive(Clone, Debug, Default)]
+pub struct Inferred {
+    graphs: BTreeMap<GraphId, Vec<Known>>,
+    /// What did not fit, in the order of the graphs.
+    pub issues: Vec<Issue>,
+}
+
+impl Inferred {
+    /// What is known about a value. Values of function bodies are not recorded: they differ from call to call.
+    pub fn known(&self, graph: GraphId, value: ValueId) -> Option<&Known> {
+        self.graphs.get(&graph)?.get(value.index())
+    }
+
+    /// The inferred type of a value.
+    pub fn ty(&self, graph: GraphId, value: ValueId) -> Option<&Type> {
+        self.known(graph, value)?.ty.as_ref()
+    }
+}
+
+/// Infers everything that the rules can tell. Never fails: what is wrong is listed in the result.
+pub fn infer_model(model: &Model, options: &Options) -> Inferred {
+    let ops: usize = model.graph_ids().into_iter().map(|id| model.graph(id).op_count()).sum();
+    let mut walker = Walker {
+        model,
+        options,
+        inferred: Inferred::default(),
+        seen: BTreeSet::new(),
+        captured: HashMap::new(),
+        symbols: HashMap::new(),
+        calls: Vec::new(),
+        depth: 0,
+        steps: ops.saturating_mul(20).saturating_add(1_000_000),
+    };
+    let main = model.main();
+    for &input in main.inputs() {
+        walker.claim_symbols(main.value(input).ty.as_ref());
+    }
+    let inputs = vec![Known::default(); main.inputs().len()];
+    if let Err(error) = walker.graph(model.main_id(), inputs) {
+        walker.issue(model.main_id(), "", "", |place| Issue::Wrong(place, error.to_string()));
+    }
+    walker.inferred
+}
+
+struct Walker<'a> {
+    model: &'a Model,
+    options: &'a Options,
+    inferred: Inferred,
+    seen: BTreeSet<Issue>,
+    /// What is known about captured values of the bodies that are being walked.
+    captured: HashMap<(GraphId, ValueId), Known>,
+    /// New symbols, and the value that each was made for.
+    symbols: HashMap<String, Option<(GraphId, ValueId)>>,
+    /// Attributes of the function calls that lead here, innermost last.
+    calls: Vec<Attrs>,
+    depth: usize,
+    /// Operators that may still be visited: calls of functions that call functions can grow exponentially.
+    steps: usize,
+}
+
+impl Walker<'_> {
+    fn issue(&mut self, graph: GraphId, op: &str, value: &str, make: impl FnOnce(Place) -> Issue) {
+        let graph = self.model.graph(graph).name.clone();
+        let issue = make(Place { graph, op: op.to_string(), value: value.to_string() });
+        if self.seen.insert(issue.clone()) {
+            self.inferred.issues.push(issue);
+        }
+    }
+
+    fn claim_symbols(&mut self, ty: Option<&Type>) {
+        for dim in ty.and_then(Type::shape).into_iter().flat_map(|shape| &shape.dims) {
+            if let Dim::Symbol(name) = dim {
+                self.symbols.insert(name.to_string(), None);
+            }
+        }
+    }
+
+    /// A prefix for the names of new sizes of an operator: its first output's name, as an identifier, made unique.
+    fn unique(&mut self, graph: GraphId, value: Option<ValueId>) -> String {
+        let name = value.map_or("unknown", |value| self.model.graph(graph).value(value).name());
+        let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        let plain = plain.trim_matches('_');
+        let plain = if plain.starts_with(|c: char| c.is_ascii_alphabetic()) {
+            plain.to_string()
+        } else {
+            format!("d_{plain}")
+        };
+        let owner = value.map(|value| (graph, value));
+        for number in 1.. {
+            let candidate = if number == 1 { plain.clone() } else { format!("{plain}_{number}") };
+            let holder = self.symbols.entry(candidate.clone()).or_insert(owner);
+            if *holder == owner && owner.is_some() {
+                return candidate;
+            }
+        }
+        plain
+    }
+
+    fn graph(&mut self, id: GraphId, mut inputs: Vec<Known>) -> Result<Vec<Known>> {
+        let graph = self.model.graph(id);
+        let nested =
+            |why: &str| OpError::Invalid { op: format!("graph {:?}", graph.name), why: why.to_string() };
+        if self.depth >= DEPTH_LIMIT {
+            return Err(nested("bodies nest too deeply"));
+        }
+        let schedule = graph.schedule().map_err(|error| nested(&error.to_string()))?;
+        let opsets = self.model.opsets_of(id).to_vec();
+        let mut table = vec![Known::default(); graph.bound()];
+        inputs.resize(graph.inputs().len(), Known::default());
+        for value in graph.values() {
+            let held = graph.value(value);
+            table[value.index()] = match held.role() {
+                Role::Initializer => initializer(held),
+                Role::Captured => self.captured.get(&(id, value)).cloned().unwrap_or_default(),
+                Role::Input | Role::Computed => continue,
+            };
+        }
+        for (&value, known) in graph.inputs().iter().zip(inputs) {
+            table[value.index()] = self.declared_input(id, value, known);
+        }
+        self.depth += 1;
+        let result = self.ops(id, graph, &opsets, schedule, &mut table);
+        self.depth -= 1;
+        result?;
+        let outputs = graph.outputs().iter().map(|output| table[output.index()].clone()).collect();
+        if self.calls.is_empty() {
+            self.inferred.graphs.insert(id, table);
+        }
+        Ok(outputs)
+    }
+
+    fn declared_input(&mut self, id: GraphId, value: ValueId, mut known: Known) -> Known {
+        let main = id == self.model.main_id();
+        let held = self.model.graph(id).value(value);
+        let given = self.options.inputs.get(&**held.name()).filter(|_| main);
+        let declared =
+            given.or(held.ty.as_ref()).map(|ty| if main { ty.clone() } else { without_symbols(ty) });
+        // A default of an input may be replaced in any run: only its type is sure, and not even its shape's symbols.
+        let Some(declared) = declared.map(|ty| quote_symbols(&ty)) else { return known };
+        known.ty = self.settle(id, "", value, known.ty.take(), Some(declared));
+        known
+    }
+
+    /// The better of an inferred and a declared type; lists a contradiction.
+    fn settle(
+        &mut self,
+        id: GraphId,
+        op: &str,
+        value: ValueId,
+        inferred: Option<Type>,
+        declared: Option<Type>,
+    ) -> Option<Type> {
+        let (inferred, declared) = match (inferred, declared) {
+            (Some(inferred), Some(declared)) => (inferred, declared),
+            (inferred, declared) => return inferred.or(declared),
+        };
+        let merged = shape::merge(&inferred, &declared);
+        if merged.is_none() {
+            let what =
+                format!("declared {}, inferred {}", shape::show_type(&declared), shape::show_type(&inferred));
+            let name = self.model.graph(id).value(value).name().to_string();
+            self.issue(id, op, &name, |place| Issue::Contradiction(place, what));
+        }
+        Some(merged.unwrap_or(inferred))
+    }
+
+    fn ops(
+        &mut self,
+        id: GraphId,
+        graph: &Graph,
+        opsets: &[(String, i64)],
+        schedule: Vec<OpId>,
+        table: &mut [Known],
+    ) -> Result<()> {
+        for at in schedule {
+            let op = graph.op(at);
+            let Some(steps) = self.steps.checked_sub(1) else {
+                return Err(OpError::Invalid {
+                    op: op.to_string(),
+                    why: "calls of functions grow too large".into(),
+                });
+            };
+            self.steps = steps;
+            let outputs = graph.op_outputs(at);
+            let found = match self.op(id, graph, opsets, at, table) {
+                Ok(found) => found,
+                Err(error) => {
+                    let unsupported = error.is_unsupported();
+                    let make = if unsupported { Issue::Unsupported } else { Issue::Wrong };
+                    self.issue(id, &op.to_string(), "", |place| make(place, error.to_string()));
+                    Vec::new()
+                }
+            };
+            let mut found = found.into_iter();
+            for value in outputs {
+                let mut known = found.next().unwrap_or_default();
+                let Some(value) = value else { continue };
+                let declared = graph.value(value).ty.as_ref();
+                let declared =
+                    if self.depth > 1 { declared.map(without_symbols) } else { declared.map(quote_symbols) };
+                known.ty = self.settle(id, &op.to_string(), value, known.ty.take(), declared);
+                table[value.index()] = known;
+            }
+        }
+        Ok(())
+    }
+
+    fn op(
+        &mut self,
+        id: GraphId,
+        graph: &Graph,
+        opsets: &[(String, i64)],
+        at: OpId,
+        table: &[Known],
+    ) -> Result<Vec<Known>> {
+        let op = graph.op(at);
+        let resolved = self.resolve(op);
+        let op = resolved.as_ref().unwrap_or(op);
+        let slots = graph.op_inputs(at);
+        let inputs: SmallVec<[Option<&Known>; 4]> =
+            slots.iter().map(|slot| slot.map(|value| &table[value.index()])).collect();
+        if op.attrs.graphs().next().is_some() {
+            for (inner, value, outer) in graph.captures(at) {
+                self.captured.insert((inner, value), table[outer.index()].clone());
+            }
+        }
+        if let Some(function) = self.model.function(&op.kind.domain, &op.kind.name, &op.kind.overload) {
+            let mut attrs = function.defaults.clone();
+            op.attrs.iter().for_each(|attr| attrs.set(&attr.name, attr.value.clone()));
+            self.calls.push(attrs);
+            let known = inputs.iter().map(|known| known.cloned().unwrap_or_default()).collect();
+            let result = self.graph(function.graph, known);
+            self.calls.pop();
+            return result.map_err(|source| OpError::Body { op: op.to_string(), source: Box::new(source) });
+        }
+        let rule = rule::rule(&op.kind, ir::version(opsets, &op.kind.domain))?;
+        let opset = ir::version(opsets, &op.kind.domain).unwrap_or(1);
+        let outputs = graph.op_outputs(at);
+        let unique = self.unique(id, outputs.first().copied().flatten());
+        let mut cx = InferCx {
+            op,
+            opset,
+            inputs,
+            outputs: vec![Known::default(); outputs.len()],
+            unique: &unique,
+            bodies: Some(self),
+        };
+        rule.infer(&mut cx)?;
+        let InferCx { inputs, mut outputs, .. } = cx;
+        evaluate_small(rule, op, opset, &inputs, &mut outputs);
+        Ok(outputs)
+    }
+
+    /// The operator with the attributes of the call put in where it refers to them; none if it refers to none.
+    fn resolve(&self, op: &Op) -> Option<Op> {
+        let call = self.calls.last()?;
+        crate::eval::resolve_references(op, call)
+    }
+}
+
+impl Bodies for Walker<'_> {
+    fn infer(&mut self, graph: GraphId, inputs: Vec<Known>) -> Result<Vec<Known>> {
+        self.graph(graph, inputs)
+    }
+}
+
+fn initializer(value: &ir::Value) -> Known {
+    match (&value.data, &value.sparse) {
+        (Some(data), _) => Known::of_constant(data.clone()),
+        (None, Some(sparse)) => {
+            Known::of_type(Type::tensor(sparse.values.dtype(), Some(Shape::fixed(&sparse.dims))))
+        }
+        (None, None) => Known { ty: value.ty.clone(), ..Known::default() },
+    }
+}
+
+/// Evaluates an operator whose inputs are all small constants, where the result is small too: contents of any type then
+/// travel on as constants.
+fn evaluate_small(rule: &dyn OpRule, op: &Op, opset: i64, inputs: &[Option<&Known>], outputs: &mut [Known]) {
+    if !rule.evaluates() || op.attrs.graphs().next().is_some() {
+        return;
+    }
+    let small = |known: &Known| {
+        known
+            .ty
+            .as_ref()
+            .and_then(|ty| ty.shape()?.elements())
+            .is_some_and(|elements| elements <= CONTENTS_LIMIT)
+    };
+    if outputs.iter().all(|known| known.constant.is_some()) || !outputs.iter().all(small) {
+        return;
+    }
+    let constant =
+        |known: &&Known| known.constant.clone().filter(|tensor| tensor.elements() <= CONTENTS_LIMIT);
+    let mut values: Vec<Option<Value>> = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        match input {
+            None => values.push(None),
+            Some(known) => match constant(known) {
+                Some(tensor) => values.push(Some(Value::Tensor(tensor))),
+                None => return,
+            },
+        }
+    }
+    let budget = Budget::new(1 << 20, 1);
+    let Ok(results) = rule.eval(&EvalCx::new(op, opset, &values, outputs.len(), &budget)) else { return };
+    for (known, value) in outputs.iter_mut().zip(results) {
+        if let Value::Tensor(tensor) = value
+            && known.dtype() == Some(tensor.dtype())
+        {
+            *known = Known::of_constant(tensor);
+        }
+    }
+}
+
+/// Sizes named inside a body may differ from one run of the body to the next.
+fn without_symbols(ty: &Type) -> Type {
+    map_dims(ty, &|dim| if let Dim::Symbol(_) = dim { Dim::Unknown } else { dim.clone() })
+}
+
+/// Names of sizes in a file are names, whatever characters they have: `a-b` is not a difference.
+fn quote_symbols(ty: &Type) -> Type {
+    map_dims(ty, &|dim| if let Dim::Symbol(name) = dim { sym::symbol(name) } else { dim.clone() })
+}
+
+fn map_dims(ty: &Type, f: &impl Fn(&Dim) -> Dim) -> Type {
+    let tensor = |tensor: &ir::TensorType| ir::TensorType {
+        dtype: tensor.dtype,
+        shape: tensor.shape.as_ref().map(|shape| Shape {
+            dims: shape
+                .dims
+                .iter()
+                .map(|dim| if matches!(dim, Dim::Known(size) if *size < 0) { Dim::Unknown } else { f(dim) })
+                .collect(),
+            denotations: shape.denotations.clone(),
+        }),
+    };
+    let kind = match &ty.kind {
+        TypeKind::Tensor(inner) => TypeKind::Tensor(tensor(inner)),
+        TypeKind::Sparse(inner) => TypeKind::Sparse(tensor(inner)),
+        TypeKind::Sequence(inner) => TypeKind::Sequence(Box::new(map_dims(inner, f))),
+        TypeKind::Optional(inner) => TypeKind::Optional(Box::new(map_dims(inner, f))),
+        TypeKind::Map { key, value } => TypeKind::Map { key: *key, value: Box::new(map_dims(value, f)) },
+        other => other.clone(),
+    };
+    Type { kind, denotation: ty.denotation.clone() }
+}
