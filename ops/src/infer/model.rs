@@ -393,5 +393,5 @@ fn map_dims(ty: &Type, f: &impl Fn(&Dim) -> Dim) -> Type {
         TypeKind::Map { key, value } => TypeKind::Map { key: *key, value: Box::new(map_dims(value, f)) },
         other => other.clone(),
     };
-    Type { kind, denotation: ty.denotation.clone() }
+    Type { kind, denotation: ty.denotation.clone(), spelling: ty.spelling }
 }

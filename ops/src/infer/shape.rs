@@ -96,7 +96,7 @@ pub fn merge(inferred: &Type, declared: &Type) -> Option<Type> {
         (TypeKind::Map { .. }, TypeKind::Map { .. }) => declared.kind.clone(),
         _ => return None,
     };
-    Some(Type { kind, denotation: declared.denotation.clone() })
+    Some(Type { kind, denotation: declared.denotation.clone(), spelling: declared.spelling })
 }
 
 fn merge_tensor(a: &TensorType, b: &TensorType) -> Option<TensorType> {
