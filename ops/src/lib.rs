@@ -7,6 +7,7 @@
 //!
 //! - [`rule`] the trait and the look-up; [`error`] what a rule may answer instead; [`attrs`] typed attributes
 //! - [`value`] run-time values; [`array`] tensors as `ndarray`s of native types; [`number`] the small float types
+//! - [`kernel`] the larger numeric kernels: slices in, vectors out
 //! - [`sym`] sizes as canonical expressions over named sizes
 //! - [`infer`] types, shapes and small integer contents through a whole model
 //! - [`eval`] running a graph by its rules: for constant folding and as the reference runtime
@@ -21,6 +22,7 @@ pub mod eval;
 mod fake_quant;
 pub mod family;
 pub mod infer;
+pub mod kernel;
 pub mod number;
 pub mod rule;
 pub mod sym;

@@ -1,11 +1,15 @@
 //! The operators, one file a family. Each file ends in its table; this is the list of the tables.
 
+mod conv;
+mod conv_transpose;
+mod pool;
+mod reals;
 mod unary;
 
 use crate::rule::OpRule;
 
 /// Every rule of every family.
-pub const RULES: &[&[&dyn OpRule]] = &[unary::RULES];
+pub const RULES: &[&[&dyn OpRule]] = &[conv::RULES, conv_transpose::RULES, pool::RULES, unary::RULES];
 
 #[cfg(test)]
 mod tests {
