@@ -8,6 +8,7 @@
 //! - [`rule`] the trait and the look-up; [`error`] what a rule may answer instead; [`attrs`] typed attributes
 //! - [`value`] run-time values; [`array`] tensors as `ndarray`s of native types; [`number`] the small float types
 //! - [`kernel`] the larger numeric kernels: slices in, vectors out
+//! - [`scheme()`] which slots of an operator may be quantized, and how
 //! - [`sym`] sizes as canonical expressions over named sizes
 //! - [`infer`] types, shapes and small integer contents through a whole model
 //! - [`eval`] running a graph by its rules: for constant folding and as the reference runtime
@@ -25,6 +26,7 @@ pub mod infer;
 pub mod kernel;
 pub mod number;
 pub mod rule;
+pub mod scheme;
 pub mod sym;
 pub mod value;
 
@@ -33,4 +35,5 @@ pub use eval::EvalCx;
 pub use fake_quant::{FakeQuant, FakeQuantError};
 pub use infer::{InferCx, Known};
 pub use rule::{NoRule, OpName, OpRule, Table, rule, rules};
+pub use scheme::{Role, Scheme, Work, scheme};
 pub use value::Value;

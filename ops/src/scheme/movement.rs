@@ -1,0 +1,82 @@
+//! Operators that only move elements or pick among them: one scale serves input and output.
+
+use super::{Role, Rule, Scheme, SchemeCx, Work};
+
+pub(super) const RULES: &[Rule] = &[
+    ("", "Reshape", moves),
+    ("", "Flatten", moves),
+    ("", "Transpose", moves),
+    ("", "Squeeze", moves),
+    ("", "Unsqueeze", moves),
+    ("", "Identity", moves),
+    ("", "Expand", moves),
+    ("", "Tile", moves),
+    ("", "Slice", moves),
+    ("", "Gather", moves),
+    ("", "GatherElements", moves),
+    ("", "GatherND", moves),
+    ("", "DepthToSpace", moves),
+    ("", "SpaceToDepth", moves),
+    ("", "Split", split),
+    ("", "MaxPool", moves),
+    ("", "GlobalMaxPool", moves),
+    ("", "ReduceMax", moves),
+    ("", "ReduceMin", moves),
+    ("", "TopK", moves),
+    ("", "Resize", resize),
+    ("", "Upsample", resize),
+    ("", "Pad", pad),
+    ("", "Concat", concat),
+    ("", "Max", merge),
+    ("", "Min", merge),
+    ("", "Where", choose),
+    ("", "ArgMax", picks),
+    ("", "ArgMin", picks),
+];
+
+fn moves(_: SchemeCx<'_>) -> Option<Scheme> {
+    Some(Scheme::new(Work::Movement, vec![Role::Data], vec![Role::Moves(0)]))
+}
+
+fn split(cx: SchemeCx<'_>) -> Option<Scheme> {
+    Some(Scheme::new(Work::Movement, vec![Role::Data], vec![Role::Moves(0); cx.output_count()]))
+}
+
+/// Nearest picks elements; linear and cubic compute new ones.
+fn resize(cx: SchemeCx<'_>) -> Option<Scheme> {
+    match cx.op().attrs.str("mode").unwrap_or("nearest") {
+        "nearest" => moves(cx),
+        _ => Some(Scheme::new(Work::Arithmetic, vec![Role::Data], vec![Role::Data])),
+    }
+}
+
+/// Every mode but `constant` repeats elements; a constant of zero is exact on every grid.
+fn pad(cx: SchemeCx<'_>) -> Option<Scheme> {
+    let repeats = matches!(cx.op().attrs.str("mode"), Some("reflect" | "edge" | "wrap"));
+    let zero = match cx.input(2) {
+        None => cx.op().attrs.float("value").unwrap_or(0.0) == 0.0,
+        Some(value) => {
+            cx.graph.constant(value).is_some_and(|tensor| tensor.bytes().iter().all(|&byte| byte == 0))
+        }
+    };
+    if repeats || zero { moves(cx) } else { None }
+}
+
+/// Every input may keep a scale of its own (the kernel rescales), so the output is not said to move one of them; a
+/// target that wants one scale for all unifies them.
+fn concat(cx: SchemeCx<'_>) -> Option<Scheme> {
+    Some(Scheme::new(Work::Movement, vec![Role::Data; cx.input_count()], vec![Role::Data]))
+}
+
+fn merge(cx: SchemeCx<'_>) -> Option<Scheme> {
+    Some(Scheme::new(Work::Arithmetic, vec![Role::Data; cx.input_count()], vec![Role::Data]))
+}
+
+fn choose(_: SchemeCx<'_>) -> Option<Scheme> {
+    Some(Scheme::new(Work::Movement, vec![Role::Keep, Role::Data, Role::Data], vec![Role::Data]))
+}
+
+/// The answer is an index: any scale gives the same.
+fn picks(_: SchemeCx<'_>) -> Option<Scheme> {
+    Some(Scheme::new(Work::Movement, vec![Role::Data], vec![Role::Keep]))
+}
