@@ -9,6 +9,7 @@
 //! - [`code`] the quantized element types, [`minifloat`] the float8/6/4 ones among them
 //! - [`grid`] scales and zero points: `Grid`, `Params`, and the one place where degenerate ranges are decided
 //! - [`weight`] weight quantizers: rtn, rtn_search, ...
+//! - [`range`] mergeable sketches of activations
 //! - [`quantize`] real slices to codes and back; [`round`] rounding; [`pack`] sub-byte storage
 
 pub mod code;
@@ -18,6 +19,7 @@ pub mod layout;
 pub mod minifloat;
 pub mod pack;
 pub mod quantize;
+pub mod range;
 pub mod round;
 pub mod weight;
 

@@ -96,7 +96,7 @@ impl Layout {
     }
 
     /// Calls `f(start, len, run)` for stretches of elements that are contiguous in memory, in order, covering all.
-    fn for_each_run(&self, mut f: impl FnMut(usize, usize, Run)) {
+    pub(crate) fn for_each_run(&self, mut f: impl FnMut(usize, usize, Run)) {
         let row = self.axis * self.inner;
         for o in 0..self.outer {
             match self.block {
@@ -128,7 +128,7 @@ impl Layout {
 }
 
 /// The scales of a contiguous stretch.
-enum Run {
+pub(crate) enum Run {
     /// The same scale for all.
     One(usize),
     /// One scale an element, from this index on.

@@ -127,7 +127,7 @@ fn scales_equal_onnxruntimes() {
         let grid = Grid { code, symmetric, span: if reduced { Span::Reduced } else { Span::Full } };
         let policy = Policy {
             scale_type: if f16 { ScaleType::F16 } else { ScaleType::F32 },
-            min_real_range: c[4].as_bool().unwrap().then(|| if f16 { 0.01000213623046875 } else { 0.01 }),
+            min_real_range: c[4].as_bool().unwrap().then_some(if f16 { 0.010002136 } else { 0.01 }),
             ..Policy::ort_compatible()
         };
         let (p, _) = Params::from_range(float(&c[5]), float(&c[6]), grid, &policy);

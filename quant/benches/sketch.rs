@@ -1,0 +1,61 @@
+//! Throughput of observing activations, beside a copy of the same memory: `cargo bench -p onnxq-quant --bench sketch`.
+//! One mebi-element (4 MiB) is a large CNN activation; 64 Ki elements (256 KiB) a usual one.
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use onnxq_quant::range::{Sketch, channels::Channels};
+use onnxq_quant::{Layout, Params, quantize};
+
+/// Numbers spread like activations: a sum of four uniform ones.
+fn activations(n: usize) -> Vec<f32> {
+    let mut state = 1u64;
+    let mut uniform = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
+    };
+    (0..n).map(|_| uniform() + uniform() + uniform() + uniform()).collect()
+}
+
+fn sketch(c: &mut Criterion) {
+    for n in [1 << 16, 1 << 20] {
+        let signed = activations(n);
+        let relu: Vec<f32> = signed.iter().map(|v| v.max(0.0)).collect();
+        let mut group = c.benchmark_group(format!("{} Ki", n >> 10));
+        group.throughput(Throughput::Bytes(4 * n as u64));
+        let mut copy = vec![0.0f32; n];
+        group.bench_function("copy (the bound)", |b| b.iter(|| copy.copy_from_slice(black_box(&signed))));
+        for (name, x) in [("signed", &signed), ("relu", &relu)] {
+            group.bench_with_input(BenchmarkId::new("observe", name), x, |b, x| {
+                let mut s = Sketch::new();
+                b.iter(|| s.observe(0, black_box(x)));
+            });
+            group.bench_with_input(BenchmarkId::new("observe_ref", name), x, |b, x| {
+                let mut s = Sketch::new();
+                b.iter(|| s.observe_ref(0, black_box(x)));
+            });
+        }
+        let layout = Layout::per_axis(&[64, n / 64], 0).unwrap();
+        group.bench_function("channels", |b| {
+            b.iter(|| Channels::observe(black_box(&signed), &layout).unwrap())
+        });
+        let layout = Layout::per_axis(&[n / 64, 64], 1).unwrap();
+        group.bench_function("channels, last axis", |b| {
+            b.iter(|| Channels::observe(black_box(&signed), &layout).unwrap())
+        });
+        let (layout, p) = (Layout::per_tensor(n), [Params::new(0.01, 3).unwrap()]);
+        let mut codes = vec![0i8; n];
+        group.bench_function("quantize", |b| {
+            b.iter(|| quantize::quantize(black_box(&signed), &layout, &p, (-128, 127), &mut codes).unwrap())
+        });
+        group.bench_function("fake_quantize", |b| {
+            b.iter(|| {
+                quantize::fake_quantize(black_box(&signed), &layout, &p, (-128, 127), &mut copy).unwrap()
+            })
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, sketch);
+criterion_main!(benches);
