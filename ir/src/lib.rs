@@ -9,6 +9,7 @@ mod dtype;
 mod graph;
 mod model;
 mod op;
+mod settle;
 mod spelling;
 mod tensor;
 mod types;

@@ -1,12 +1,10 @@
 //! A model: its graphs, operator sets, functions and notes.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::op::canonical_domain;
-use crate::value::Role;
 use crate::{Attrs, Graph, GraphId, OpId, Spelling, ValueId};
 
 /// A model.
@@ -37,8 +35,8 @@ pub struct Model {
     pub dropped: Vec<String>,
     /// How the file wrote it.
     pub spelling: Spelling,
-    graphs: Vec<Option<Graph>>,
-    main: GraphId,
+    pub(crate) graphs: Vec<Option<Graph>>,
+    pub(crate) main: GraphId,
 }
 
 /// A model-local function. Its body is a graph whose inputs and outputs are the function's.
@@ -64,12 +62,6 @@ pub struct Function {
     pub metadata: Vec<(String, String)>,
     /// How the file wrote it.
     pub spelling: Spelling,
-}
-
-impl Default for GraphId {
-    fn default() -> GraphId {
-        GraphId(0)
-    }
 }
 
 impl Model {
@@ -169,81 +161,6 @@ impl Model {
             root = parent;
         }
         self.functions.iter().find(|f| f.graph == root).map_or(&self.opsets, |f| &f.opsets)
-    }
-
-    /// Ends a pass: drops graphs that no operator or function holds, drops captures that no inner operator reads, frees
-    /// tombstones, and gives captured values the names of what they stand for.
-    pub fn settle(&mut self) {
-        self.drop_unreachable();
-        self.graphs.iter_mut().flatten().for_each(|graph| graph.strays.clear());
-        for id in self.graph_ids() {
-            self.drop_unused_captures(id);
-        }
-        self.name_captures();
-        self.graphs.iter_mut().flatten().for_each(Graph::sweep);
-    }
-
-    fn drop_unreachable(&mut self) {
-        let mut reached = vec![false; self.graphs.len()];
-        let mut todo: Vec<GraphId> = self.functions.iter().map(|function| function.graph).collect();
-        todo.push(self.main);
-        while let Some(id) = todo.pop() {
-            if std::mem::replace(&mut reached[id.0 as usize], true) {
-                continue;
-            }
-            let graph = self.graph(id);
-            todo.extend(graph.ops().iter().flat_map(|&op| graph.op(op).attrs.graphs()));
-        }
-        for (graph, reached) in self.graphs.iter_mut().zip(reached) {
-            if !reached {
-                *graph = None;
-            }
-        }
-    }
-
-    /// Inner graphs first would be tidier; repeated passes reach the same end because each pass settles.
-    fn drop_unused_captures(&mut self, id: GraphId) {
-        let graph = self.graph(id);
-        let Some((parent, op)) = graph.parent() else { return };
-        let unused: Vec<ValueId> = graph
-            .values()
-            .filter(|&v| {
-                graph.value(v).role == Role::Captured && graph.use_count(v) == 0 && !graph.is_output(v)
-            })
-            .collect();
-        for value in unused {
-            self.graph_mut(id).remove_value(value);
-            self.graph_mut(parent).remove_capture(op, id, value);
-        }
-    }
-
-    fn name_captures(&mut self) {
-        // Parents stand before their inner graphs in this list, so names travel inwards in one go.
-        let mut order = vec![self.main];
-        order.extend(self.functions.iter().map(|function| function.graph));
-        let mut at = 0;
-        while at < order.len() {
-            let id = order[at];
-            at += 1;
-            let graph = self.graph(id);
-            let mut renames: Vec<(GraphId, ValueId, Arc<str>)> = Vec::new();
-            for op in graph.ops() {
-                order.extend(graph.op(op).attrs.graphs());
-                let captures = graph.captures(op).into_iter();
-                renames.extend(
-                    captures.map(|(inner, value, outer)| (inner, value, graph.value(outer).name.clone())),
-                );
-            }
-            for (inner, value, name) in renames {
-                let inner = self.graph_mut(inner);
-                // Two outer values may have swapped names: make room first.
-                if let Some(other) = inner.find(&name).filter(|&other| other != value) {
-                    let spare = inner.fresh_name(&format!("{name}_inner"));
-                    let _ = inner.rename(other, &spare);
-                }
-                let _ = inner.rename(value, &name);
-            }
-        }
     }
 }
 

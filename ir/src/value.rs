@@ -67,6 +67,11 @@ impl Value {
         self.role
     }
 
+    /// It holds elements, dense or sparse: an initializer, or an input with a default.
+    pub fn has_data(&self) -> bool {
+        self.data.is_some() || self.sparse.is_some()
+    }
+
     /// Element type, if it is a dense tensor and known.
     pub fn dtype(&self) -> Option<DType> {
         self.data.as_ref().map(Tensor::dtype).or_else(|| self.ty.as_ref()?.dtype())
