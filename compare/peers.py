@@ -26,7 +26,7 @@ def samples(folder: Path) -> Iterator[dict[str, np.ndarray]]:
 
 
 def per_axis_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Scales per channel need opset 13, and the tools do not raise it; unchanged where onnx cannot convert the model."""
+    """Scales per channel need opset 13 and the tools do not raise it. Unchanged where onnx cannot convert it."""
     if next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")) >= 13:
         return model
     try:
