@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -118,6 +119,11 @@ def node_cases() -> list[Named]:
 # Tools
 
 
+def brief(text: str) -> str:
+    """A message for a table: on one line, short, file names without their folders."""
+    return re.sub(r"(/[^/\s]+)+/", "", " ".join(text.split()))[:200]
+
+
 @dataclass(frozen=True)
 class Run:
     """One run of a tool, in a process of its own."""
@@ -138,7 +144,7 @@ class Run:
         """The last line the tool wrote to stderr: what went wrong."""
         lines = [line for line in self.error.splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("error")]
-        return (errors or lines[-1:] or [f"exit code {self.code}"])[0][:300]
+        return brief((errors or lines[-1:] or [f"exit code {self.code}"])[0])
 
 
 def run(command: Sequence[str | Path], timeout: float = TIMEOUT, env: dict[str, str] | None = None) -> Run:
@@ -184,7 +190,7 @@ def isolated(work: Callable, items: Sequence, timeout: float = 60.0) -> Iterator
             try:
                 connection.send((work(item), None))
             except Exception as error:  # whatever a library raises is its result for this item
-                connection.send((None, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"))
+                connection.send((None, f"{type(error).__name__}: {brief(str(error))}"))
 
     served = 0
     while served < len(items):

@@ -132,7 +132,7 @@ def residue_verdict(case: Case, simplified: ModelProto) -> tuple[str, str]:
     try:
         after = common.ort_run(simplified, {}, "disable")
     except Exception as error:
-        return "wrong", f"does not run any more: {str(error)[:200]}"
+        return "wrong", f"does not run any more: {common.brief(str(error))}"
     difference = next((d for a, b in zip(after, before, strict=True) if (d := common.mismatch(a, b))), None)
     return ("wrong", f"not folded, and {difference}") if difference else ("not folded", "")
 

@@ -38,7 +38,7 @@ def copy_problem(model: Named, out: Path) -> str:
         try:
             onnx.checker.check_model(str(out))
         except onnx.checker.ValidationError as error:
-            return f"checker: {str(error).splitlines()[0]}"
+            return f"checker: {common.brief(str(error))}"
     for folder in model.data:
         feeds, _ = common.read_data(onnx.load(model.path), folder)
         try:

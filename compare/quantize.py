@@ -12,7 +12,6 @@ results/peers.md, otherwise --save writes results/quantize.md.
 
 import hashlib
 import json
-import re
 import statistics
 import sys
 import tempfile
@@ -96,11 +95,6 @@ def calibration(name: str) -> Path:
     return folder
 
 
-def brief(text: str) -> str:
-    """An error message for a table: on one line, file names without their folders."""
-    return re.sub(r"(/[^/\s]+)+/", "", " ".join(text.split()))[:160]
-
-
 def emit(subject: Subject, command, out: Path) -> tuple[list[Path], Run]:
     """Quantizes every file of the subject; costs add up, peak memory is that of the larger."""
     files, runs = [], []
@@ -145,7 +139,7 @@ def speed(subject: Subject, files: list[Path], runtime: str) -> float | str:
                 session.run(feed)
                 session.run(feed)
     except Exception as error:  # a runtime refuses a model with any type of error
-        return brief(str(error))
+        return common.brief(str(error))
     ratios, end = [], time.perf_counter() + PAIR_SECONDS
     while len(ratios) < MIN_PAIRS or time.perf_counter() < end:
         seconds = []
@@ -185,12 +179,12 @@ def measure(subject: Subject, tool: str, files: list[Path], cost: Run | None) ->
     if cost is not None:
         row.seconds, row.peak_bytes = cost.seconds, cost.peak_bytes
         if not cost.ok:
-            row.error = brief(cost.reason())
+            row.error = cost.reason()
             return row
     row.size = sum(model_bytes(file) for file in files)
     result = evaluate(subject, files)
     if "error" in result:
-        row.error = brief(result["error"])
+        row.error = common.brief(result["error"])
         return row
     agreement = result["agreement"]
     row.value = float(result["value"])

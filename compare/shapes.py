@@ -172,9 +172,7 @@ def compare(named: Named, tools: dict[str, Callable], scores: dict[str, Score], 
             found = infer(bare, path)
             tables[tool] = {name: what for name, what in found.items() if name in values}
         except Exception as error:  # a tool fails with any type of error, and then knows nothing
-            scores[tool].failures.append(
-                f"{named.name}: {str(error).splitlines()[0][:120] if str(error) else type(error)}"
-            )
+            scores[tool].failures.append(f"{named.name}: {type(error).__name__}: {common.brief(str(error))}")
             tables[tool] = {}
     references = {"a run": actual(model, named), "onnx": tables.get("onnx", {}), "the model": table_of(model)}
     for tool, table in tables.items():

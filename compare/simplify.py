@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""Simplification side by side: onnxq, onnxsim and onnxslim on every development model.
+
+Per model and tool: nodes left (subgraphs included), largest difference of the outputs in onnxruntime relative to the
+largest value, time and peak memory of the whole process (the best of --repeat runs). Outputs may differ by rounding
+where weights were fused: RELATIVE of the output's largest value, wider for float16.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import GraphProto, TensorProto
+
+import common
+from common import Named, Run
+
+#: A handful of float32 roundings (6e-8 each) amplified by up to a hundred layers; float16 has 5e-4 each.
+RELATIVE = {TensorProto.FLOAT: 1e-4, TensorProto.FLOAT16: 2e-2}
+
+
+def commands(program: Path) -> dict[str, list]:
+    scripts = Path(sys.executable).parent
+    return {
+        "onnxq": [program, "simplify", "IN", "-o", "OUT"],
+        "onnxsim": [scripts / "onnxsim", "IN", "OUT"],
+        "onnxslim": [scripts / "onnxslim", "IN", "OUT"],
+    }
+
+
+def count_nodes(graph: GraphProto) -> int:
+    bodies = [g for node in graph.node for a in node.attribute for g in ([a.g] if a.HasField("g") else a.graphs)]
+    return len(graph.node) + sum(count_nodes(body) for body in bodies)
+
+
+def relative_difference(before: list, after: list) -> float:
+    worst = 0.0
+    for a, b in zip(before, after, strict=True):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        if a.shape != b.shape:
+            return float("inf")
+        if a.size:
+            worst = max(worst, float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-30)))
+    return worst
+
+
+def output_difference(model: Named, out: Path) -> float:
+    """Over all stored inputs. The basic level leaves the arithmetic of both files as it is."""
+    original = onnx.load(model.path)
+    worst = 0.0
+    for folder in model.data:
+        feeds, _ = common.read_data(original, folder)
+        results = [common.ort_run(path, feeds, "basic") for path in (model.path, out)]
+        worst = max(worst, relative_difference(*results))
+    return worst
+
+
+def best_of(command: list, repeat: int) -> Run:
+    runs = [common.run(command) for _ in range(repeat)]
+    return min(runs, key=lambda r: (not r.ok, r.seconds))
+
+
+def main() -> None:
+    parser = common.arguments(__doc__)
+    parser.add_argument("--repeat", type=int, default=3, metavar="N")
+    parser.add_argument("--peers", action="store_true", help="the peers alone, without onnxq")
+    args = parser.parse_args()
+    common.need_shared()
+    tools = commands(args.onnxq if args.peers else common.need_program(args.onnxq))
+    if args.peers:
+        del tools["onnxq"]
+    rows, problems = [], []
+    for model in common.chosen(common.shared_models(), args.only):
+        common.progress(model.name)
+        source = onnx.load(model.path, load_external_data=False)
+        kinds = {o.type.tensor_type.elem_type for o in source.graph.output}
+        limit = max(RELATIVE.get(kind, 0.0) for kind in kinds)
+        counts, row = {}, [model.name, count_nodes(source.graph)]
+        for tool, template in tools.items():
+            with tempfile.TemporaryDirectory() as work:
+                out = Path(work) / "out.onnx"
+                done = best_of([{"IN": model.path, "OUT": out}.get(part, part) for part in template], args.repeat)
+                if not done.ok or not out.exists():
+                    row += ["fails", None, None, None]
+                    problems.append(f"- {tool}, {model.name}: {done.reason()}")
+                    continue
+                counts[tool] = count_nodes(onnx.load(out, load_external_data=False).graph)
+                try:
+                    difference = output_difference(model, out)
+                except Exception as error:  # onnxruntime refuses a broken file with any type of error
+                    difference = float("inf")
+                    problems.append(f"- {tool}, {model.name}: {common.brief(str(error))}")
+            row += [counts[tool], f"{difference:.1e}", f"{done.seconds:.2f}", common.megabytes(done.peak_bytes)]
+            if difference > limit:
+                problems.append(f"- {tool}, {model.name}: outputs differ by {difference:.2g}, allowed {limit}")
+        peers = [n for tool, n in counts.items() if tool != "onnxq"]
+        if "onnxq" in counts and peers and counts["onnxq"] > min(peers):
+            problems.append(f"- onnxq, {model.name}: {counts['onnxq']} nodes, a peer {min(peers)}")
+        rows.append(row)
+    header = ["model", "nodes"] + [f"{tool} {what}" for tool in tools for what in ("nodes", "difference", "s", "MB")]
+    text = common.table(header, rows) + ("\n\n" + "\n".join(problems) if problems else "")
+    packages = ["onnx", "onnxruntime", "onnxsim", "onnxslim"]
+    common.report("simplify", "Simplification side by side", text, args.save, packages)
+    sys.exit(1 if any(p.startswith("- onnxq") for p in problems) else 0)
+
+
+if __name__ == "__main__":
+    main()
