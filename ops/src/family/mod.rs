@@ -1,15 +1,30 @@
 //! The operators, one file a family. Each file ends in its table; this is the list of the tables.
 
+mod activation;
+mod batch_normalization;
 mod conv;
 mod conv_transpose;
+mod layer_normalization;
+mod normalization;
 mod pool;
 mod reals;
+mod recurrent;
 mod unary;
 
 use crate::rule::OpRule;
 
 /// Every rule of every family.
-pub const RULES: &[&[&dyn OpRule]] = &[conv::RULES, conv_transpose::RULES, pool::RULES, unary::RULES];
+pub const RULES: &[&[&dyn OpRule]] = &[
+    activation::RULES,
+    batch_normalization::RULES,
+    conv::RULES,
+    conv_transpose::RULES,
+    layer_normalization::RULES,
+    normalization::RULES,
+    pool::RULES,
+    recurrent::RULES,
+    unary::RULES,
+];
 
 #[cfg(test)]
 mod tests {
