@@ -7,6 +7,7 @@
 mod attr;
 mod dtype;
 mod graph;
+mod location;
 mod model;
 mod op;
 mod settle;
@@ -18,6 +19,7 @@ mod value;
 pub use attr::{Attr, AttrValue, Attrs, SparseTensor};
 pub use dtype::{Class, DType};
 pub use graph::{Annotation, Graph, GraphError, GraphId, OpId, Place, Slot, Slots, Use, ValueId};
+pub use location::{Location, Part};
 pub use model::{Function, Model, sorted_opsets, version};
 pub use op::{Op, OpKind, canonical_domain};
 pub use spelling::{Listing, Spelling, Stray, StrayList};
