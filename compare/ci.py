@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""The external checks that CI runs on every change: the program against onnx, onnxruntime and OpenVINO on the fixtures.
+
+With the development data present, also every STEP-th ONNX node case is folded and evaluated. The last line says how many
+checks passed and failed; exit code 1 if any failed.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+from PIL import Image
+
+import common
+import conformance
+import folding
+import lossless
+import shapes
+import simplify
+from common import FIXTURES, Named
+
+STEP = 8  #: every 8th node case: 220 of them, a few seconds
+MOBILENET = FIXTURES / "mobilenet_v1_0.25_224/model.onnx"
+PREPROCESS = ["--preprocess", "unit"]  #: what mobilenet wants: centre crop, x / 127.5 - 1
+#: Of 15 photographs; two thirds is far below what a sound quantization gives and far above chance (1 in 1000).
+LEAST_AGREEMENT = 10 / 15
+Check = tuple[str, Callable[[], str]]  #: name, and a function that says what is wrong, or nothing
+
+
+def photographs() -> Iterator[np.ndarray]:
+    """fixtures/data/eval as mobilenet wants them."""
+    for file in sorted((FIXTURES / "data/eval").glob("*.jpg")):
+        image = Image.open(file).convert("RGB")
+        left, top = (image.width - 224) // 2, (image.height - 224) // 2
+        pixels = np.asarray(image.crop((left, top, left + 224, top + 224)), np.float32)
+        yield (pixels.transpose(2, 0, 1) / 127.5 - 1)[None]
+
+
+def fails(command: list) -> str:
+    done = common.call(command)
+    return "" if done.ok else done.reason()
+
+
+def check_lossless(program: Path, model: Named, work: Path) -> str:
+    return lossless.check(program, model, work).problem
+
+
+def check_simplify(program: Path, model: Named, work: Path) -> str:
+    out = work / "simplified.onnx"
+    if problem := fails([program, "simplify", model.path, "-o", out]):
+        return problem
+    onnx.checker.check_model(str(out))
+    difference = simplify.output_difference(model, out)
+    limit = simplify.RELATIVE[onnx.TensorProto.FLOAT]
+    return "" if difference <= limit else f"outputs differ by {difference:.2g}, allowed {limit}"
+
+
+def check_shapes(program: Path, model: Named, work: Path) -> str:
+    scores = {"onnxq": shapes.Score({}, [], []), "onnx": shapes.Score({}, [], [])}
+    tools = {"onnxq": shapes.with_onnxq(program), "onnx": shapes.with_onnx}
+    shapes.compare(model, tools, scores, work)
+    return "; ".join((scores["onnxq"].failures + scores["onnxq"].contradictions)[:3])
+
+
+def check_quantize(program: Path, mode: str, work: Path) -> str:
+    """Quantizes mobilenet on the photographs of fixtures/data/calib, twice, and runs the result on those of data/eval."""
+    outs = [work / f"{k}.onnx" for k in range(2)]
+    data = ["--data", FIXTURES / "data/calib", *PREPROCESS] if mode == "static" else []
+    for out in outs:
+        command = [program, "quantize", MOBILENET, "-o", out, "--mode", mode, "--target", "ort-cpu", *data]
+        if problem := fails(command):
+            return problem
+    if outs[0].read_bytes() != outs[1].read_bytes():
+        return "two runs gave different files"
+    if outs[0].stat().st_size > MOBILENET.stat().st_size / 3:
+        return f"{outs[0].stat().st_size} bytes, more than a third of the float file"
+    onnx.checker.check_model(str(outs[0]))
+    sessions = [common.ort_session(path) for path in (MOBILENET, outs[0])]
+    same = [len({int(s.run(None, {"image": image})[0].argmax()) for s in sessions}) == 1 for image in photographs()]
+    agreement = sum(same) / len(same)
+    return "" if agreement >= LEAST_AGREEMENT else f"top-1 agreement with float is {agreement:.2f}"
+
+
+def check_openvino(program: Path, work: Path) -> str:
+    import openvino
+
+    out = work / "openvino.onnx"
+    data = ["--data", FIXTURES / "data/calib", *PREPROCESS]
+    if problem := fails([program, "quantize", MOBILENET, "-o", out, "--target", "openvino", *data]):
+        return problem
+    compiled = openvino.Core().compile_model(str(out), "CPU")
+    values = compiled(next(photographs()))[0]
+    return "" if np.isfinite(values).all() else "not finite"
+
+
+def check_report(program: Path, command: list) -> str:
+    """Commands with --json write one JSON value to stdout and nothing else."""
+    done = common.call([program, *command, "--json"])
+    if not done.ok:
+        return done.reason()
+    json.loads(done.out)
+    return ""
+
+
+def check_folding(program: Path, case: folding.Case) -> str:
+    kind, detail = folding.verdict(case, folding.with_onnxq(program)(case))
+    return detail if kind == "wrong" else ""
+
+
+def check_conformance(program: Path, case: Named) -> str:
+    model = onnx.load(case.path)
+    exact = folding.operator_of(case, model, {}) in conformance.EXACT and "expanded" not in case.name
+    kind, detail = conformance.verdict(program, case, model, exact)
+    return detail if kind in ("wrong", "crashed") else ""
+
+
+def checks(program: Path, work: Path) -> Iterator[Check]:
+    for model in common.fixture_models():
+        yield f"lossless {model.name}", lambda m=model: check_lossless(program, m, work)
+        yield f"simplify {model.name}", lambda m=model: check_simplify(program, m, work)
+        yield f"infer_shapes {model.name}", lambda m=model: check_shapes(program, m, work)
+        yield f"inspect {model.name}", lambda m=model: check_report(program, ["inspect", m.path])
+    for mode in ("static", "dynamic"):
+        yield f"quantize {mode}", lambda m=mode: check_quantize(program, m, work)
+    yield "quantize for openvino", lambda: check_openvino(program, work)
+    yield "check", lambda: check_report(program, ["check", MOBILENET, "--target", "ort-cpu"])
+    if (common.SHARED / "models").is_dir():
+        for case in folding.cases(None)[0][::STEP]:
+            yield f"fold {case.name}", lambda c=case: check_folding(program, c)
+        for case in common.node_cases()[::STEP]:
+            if not folding.is_training(onnx.load(case.path)):
+                yield f"evaluate {case.name}", lambda c=case: check_conformance(program, c)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--onnxq", type=Path, default=common.ROOT / "target/debug/onnxq", metavar="PATH")
+    parser.add_argument("--only", metavar="TEXT", help="only checks whose name contains TEXT")
+    args = parser.parse_args()
+    program = common.need_program(args.onnxq)
+    passed, failed, start = 0, 0, time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        for name, check in checks(program, Path(folder)):
+            if args.only is not None and args.only not in name:
+                continue
+            for old in Path(folder).iterdir():
+                old.unlink()
+            try:
+                problem = check()
+            except Exception as error:  # onnx and the runtimes raise every type of error; each is a failed check
+                problem = f"{type(error).__name__}: {common.brief(str(error))}"
+            passed, failed = passed + (not problem), failed + bool(problem)
+            if problem:
+                print(f"FAILED {name}: {problem}")
+    print(f"external checks took {time.perf_counter() - start:.0f} s")
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
