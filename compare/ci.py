@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The external checks that CI runs on every change: the program against onnx, onnxruntime and OpenVINO on the fixtures.
+"""The external checks that CI runs on every change: the program against onnx, onnxruntime and OpenVINO, on fixtures.
 
-With the development data present, also every STEP-th ONNX node case is folded and evaluated. The last line says how many
-checks passed and failed; exit code 1 if any failed.
+With the development data present, also every STEP-th ONNX node case is folded and evaluated. The last line says how
+many checks passed and failed; exit code 1 if any failed.
 """
 
 import argparse
@@ -34,12 +34,24 @@ Check = tuple[str, Callable[[], str]]  #: name, and a function that says what is
 
 
 def photographs() -> Iterator[np.ndarray]:
-    """fixtures/data/eval as mobilenet wants them."""
+    """fixtures/data/eval, RGB bytes [224, 224, 3] cut from the centre."""
     for file in sorted((FIXTURES / "data/eval").glob("*.jpg")):
         image = Image.open(file).convert("RGB")
         left, top = (image.width - 224) // 2, (image.height - 224) // 2
-        pixels = np.asarray(image.crop((left, top, left + 224, top + 224)), np.float32)
-        yield (pixels.transpose(2, 0, 1) / 127.5 - 1)[None]
+        yield np.asarray(image.crop((left, top, left + 224, top + 224)))
+
+
+def unit(pixels: np.ndarray) -> np.ndarray:
+    """As mobilenet wants them."""
+    return (pixels.astype(np.float32).transpose(2, 0, 1) / 127.5 - 1)[None]
+
+
+def inputs_of(model: Named) -> list[dict]:
+    """Stored inputs, or photographs for the image models."""
+    if model.data:
+        return simplify.stored_feeds(model)
+    first = next(photographs())
+    return [{"image": unit(first)} if model.path == MOBILENET else {"_ppp0_bgr_data": first[..., ::-1]}]
 
 
 def fails(command: list) -> str:
@@ -56,7 +68,7 @@ def check_simplify(program: Path, model: Named, work: Path) -> str:
     if problem := fails([program, "simplify", model.path, "-o", out]):
         return problem
     onnx.checker.check_model(str(out))
-    difference = simplify.output_difference(model, out)
+    difference = simplify.output_difference(model.path, out, inputs_of(model))
     limit = simplify.RELATIVE[onnx.TensorProto.FLOAT]
     return "" if difference <= limit else f"outputs differ by {difference:.2g}, allowed {limit}"
 
@@ -69,7 +81,7 @@ def check_shapes(program: Path, model: Named, work: Path) -> str:
 
 
 def check_quantize(program: Path, mode: str, work: Path) -> str:
-    """Quantizes mobilenet on the photographs of fixtures/data/calib, twice, and runs the result on those of data/eval."""
+    """Quantizes mobilenet on the photographs of data/calib, twice, and runs the result on those of data/eval."""
     outs = [work / f"{k}.onnx" for k in range(2)]
     data = ["--data", FIXTURES / "data/calib", *PREPROCESS] if mode == "static" else []
     for out in outs:
@@ -82,7 +94,7 @@ def check_quantize(program: Path, mode: str, work: Path) -> str:
         return f"{outs[0].stat().st_size} bytes, more than a third of the float file"
     onnx.checker.check_model(str(outs[0]))
     sessions = [common.ort_session(path) for path in (MOBILENET, outs[0])]
-    same = [len({int(s.run(None, {"image": image})[0].argmax()) for s in sessions}) == 1 for image in photographs()]
+    same = [len({int(s.run(None, {"image": unit(p)})[0].argmax()) for s in sessions}) == 1 for p in photographs()]
     agreement = sum(same) / len(same)
     return "" if agreement >= LEAST_AGREEMENT else f"top-1 agreement with float is {agreement:.2f}"
 
@@ -95,7 +107,7 @@ def check_openvino(program: Path, work: Path) -> str:
     if problem := fails([program, "quantize", MOBILENET, "-o", out, "--target", "openvino", *data]):
         return problem
     compiled = openvino.Core().compile_model(str(out), "CPU")
-    values = compiled(next(photographs()))[0]
+    values = compiled(unit(next(photographs())))[0]
     return "" if np.isfinite(values).all() else "not finite"
 
 

@@ -46,15 +46,15 @@ def relative_difference(before: list, after: list) -> float:
     return worst
 
 
-def output_difference(model: Named, out: Path) -> float:
-    """Over all stored inputs. The basic level leaves the arithmetic of both files as it is."""
+def stored_feeds(model: Named) -> list[dict]:
     original = onnx.load(model.path)
-    worst = 0.0
-    for folder in model.data:
-        feeds, _ = common.read_data(original, folder)
-        results = [common.ort_run(path, feeds, "basic") for path in (model.path, out)]
-        worst = max(worst, relative_difference(*results))
-    return worst
+    return [common.read_data(original, folder)[0] for folder in model.data]
+
+
+def output_difference(before: Path, after: Path, inputs: list[dict]) -> float:
+    """The basic level leaves the arithmetic of both files as it is."""
+    sessions = [common.ort_session(path, "basic") for path in (before, after)]
+    return max(relative_difference(*(session.run(None, feeds) for session in sessions)) for feeds in inputs)
 
 
 def best_of(command: list, repeat: int) -> Run:
@@ -88,7 +88,7 @@ def main() -> None:
                     continue
                 counts[tool] = count_nodes(onnx.load(out, load_external_data=False).graph)
                 try:
-                    difference = output_difference(model, out)
+                    difference = output_difference(model.path, out, stored_feeds(model))
                 except Exception as error:  # onnxruntime refuses a broken file with any type of error
                     difference = float("inf")
                     problems.append(f"- {tool}, {model.name}: {common.brief(str(error))}")
