@@ -114,6 +114,12 @@ impl Op {
         self
     }
 
+    /// The same with these attributes.
+    pub fn with_attrs(mut self, attrs: Attrs) -> Op {
+        self.attrs = attrs;
+        self
+    }
+
     /// Number of input slots, gaps included.
     pub fn input_count(&self) -> usize {
         self.arity.0 as usize

@@ -96,6 +96,12 @@ impl Graph {
         (node.outgoing - node.dead_outgoing) as usize
     }
 
+    /// Up to `limit` readers of the value, in no particular but always the same order.
+    pub fn some_uses(&self, value: ValueId, limit: usize) -> Vec<Use> {
+        let edges = self.live_edges(value.0, Direction::Outgoing).take(limit);
+        edges.map(|e| Use { op: OpId(e.target), slot: e.slot }).collect()
+    }
+
     /// Some operator reads the value, or it is an output of the graph. Takes constant time.
     pub fn is_used(&self, value: ValueId) -> bool {
         self.use_count(value) > 0 || self.is_output(value)

@@ -1,0 +1,170 @@
+//! What a pass runs in: the counter of rewrites, the record of what was done and declined, and what the program hands in.
+
+use ir::{GraphId, Location, Model, Op, Tensor};
+
+use super::patch::{self, Patch, Touched};
+
+/// Computes operators that the project itself cannot: handed in by the program, so that passes know no runtime.
+pub trait Evaluator {
+    /// The outputs of the operator for these inputs (none where omitted), under these operator sets.
+    fn eval(
+        &self,
+        opsets: &[(String, i64)],
+        op: &Op,
+        inputs: &[Option<&Tensor>],
+        outputs: usize,
+    ) -> Result<Vec<Tensor>, String>;
+}
+
+/// One applied rewrite. Its number is its place in the list, from 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    /// The pass.
+    pub pass: &'static str,
+    /// The rule of the pass.
+    pub rule: &'static str,
+    /// Where, before the rewrite.
+    pub at: Location,
+}
+
+/// One rewrite that was looked at and not done.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Declined {
+    /// The pass.
+    pub pass: &'static str,
+    /// The rule of the pass.
+    pub rule: &'static str,
+    /// Where.
+    pub at: Location,
+    /// Why.
+    pub why: String,
+}
+
+pub(super) enum Applied {
+    Done(Touched),
+    Refused(String),
+    OutOfFuel,
+}
+
+/// The context of a pass.
+#[derive(Default)]
+pub struct Cx<'a> {
+    pass: &'static str,
+    fuel: Option<u64>,
+    explain: bool,
+    evaluator: Option<&'a dyn Evaluator>,
+    rewrites: Vec<Rewrite>,
+    declined: Vec<Declined>,
+}
+
+impl<'a> Cx<'a> {
+    /// A context without limits.
+    pub fn new() -> Cx<'a> {
+        Cx::default()
+    }
+
+    /// Stop after this many rewrites.
+    pub fn with_fuel(mut self, fuel: Option<u64>) -> Cx<'a> {
+        self.fuel = fuel;
+        self
+    }
+
+    /// Keep the reasons of rewrites that were declined.
+    pub fn with_explain(mut self, explain: bool) -> Cx<'a> {
+        self.explain = explain;
+        self
+    }
+
+    /// Compute operators that the project itself cannot with this.
+    pub fn with_evaluator(mut self, evaluator: Option<&'a dyn Evaluator>) -> Cx<'a> {
+        self.evaluator = evaluator;
+        self
+    }
+
+    pub(super) fn begin(&mut self, pass: &'static str) {
+        self.pass = pass;
+        // Only the last attempt of a pass counts: an earlier reason may be gone.
+        self.declined.retain(|declined| declined.pass != pass);
+    }
+
+    /// The program's evaluator, if it handed one in.
+    pub fn evaluator(&self) -> Option<&'a dyn Evaluator> {
+        self.evaluator
+    }
+
+    /// Reasons are wanted.
+    pub fn explains(&self) -> bool {
+        self.explain
+    }
+
+    /// No further rewrite may be applied.
+    pub fn out_of_fuel(&self) -> bool {
+        self.fuel.is_some_and(|fuel| self.rewrites.len() as u64 >= fuel)
+    }
+
+    /// Notes a rewrite that was looked at and not done.
+    pub fn decline(&mut self, rule: &'static str, why: impl Into<String>, at: Location) {
+        if self.explain {
+            self.declined.push(Declined { pass: self.pass, rule, at, why: why.into() });
+        }
+    }
+
+    /// Carries out a patch, if there is fuel, and numbers it. This is the only way in which passes edit a graph.
+    pub(super) fn apply(
+        &mut self,
+        model: &mut Model,
+        graph: GraphId,
+        rule: &'static str,
+        at: Location,
+        patch: Patch,
+    ) -> Applied {
+        if self.out_of_fuel() {
+            return Applied::OutOfFuel;
+        }
+        match patch::apply(model, graph, patch) {
+            Ok(touched) => {
+                self.rewrites.push(Rewrite { pass: self.pass, rule, at });
+                Applied::Done(touched)
+            }
+            Err(why) => Applied::Refused(why),
+        }
+    }
+
+    /// Carries out a patch of a pass that walks the graph itself. Returns whether it was applied.
+    pub fn rewrite(
+        &mut self,
+        model: &mut Model,
+        graph: GraphId,
+        rule: &'static str,
+        at: Location,
+        patch: Patch,
+    ) -> bool {
+        match self.apply(model, graph, rule, at.clone(), patch) {
+            Applied::Done(_) => true,
+            Applied::Refused(why) => {
+                self.decline(rule, why, at);
+                false
+            }
+            Applied::OutOfFuel => false,
+        }
+    }
+
+    /// Numbers a change that is not a patch (a whole graph moved, an opset raised) and says whether it may be made.
+    pub fn spend(&mut self, rule: &'static str, at: Location) -> bool {
+        let may = !self.out_of_fuel();
+        if may {
+            self.rewrites.push(Rewrite { pass: self.pass, rule, at });
+        }
+        may
+    }
+
+    /// Everything that was applied, in order.
+    pub fn rewrites(&self) -> &[Rewrite] {
+        &self.rewrites
+    }
+
+    /// What was declined and why.
+    pub fn declined(&self) -> &[Declined] {
+        &self.declined
+    }
+}

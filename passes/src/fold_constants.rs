@@ -1,0 +1,229 @@
+//! Computes operators whose inputs are all constant.
+//!
+//! ```text
+//! <float[2,2] w = {...}>
+//! t = Transpose(w)          =>   <float[2,2] t = {...}>
+//! y = MatMul(x, t)               y = MatMul(x, t)
+//! ```
+//!
+//! Constants of outer graphs count inside bodies; control flow folds as a whole when everything that it reads is
+//! constant. Sequences are carried along, so that what is taken out of a constant sequence folds too.
+//!
+//! Declines:
+//! - quantization operators, and so everything behind them: `Quantize`/`Dequantize` carry meaning that numbers do not;
+//! - random operators, operators of other domains, operators that neither the rules nor the program's evaluator compute;
+//! - results that grow the model: bytes added minus bytes of inputs that nothing else reads, against `max_growth` for
+//!   one operator and `max_total_growth` for the pass. A result is checked against the limit before it is allocated.
+//!
+//! Stands behind `normalize` (constants are initializers) and before the passes that look at constants.
+
+use std::collections::HashMap;
+
+use ir::{GraphId, Model, OpId, Role, Tensor, ValueId};
+use ops::OpError;
+use ops::eval::{Budget, eval_op};
+use serde::Deserialize;
+
+use crate::driver::{Changes, Cx, Evaluator, Pass, PassError, Patch, Scope, schedule};
+
+/// Options.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FoldConstants {
+    /// Bytes by which one folded operator may grow the model.
+    max_growth: usize,
+    /// Bytes by which the pass may grow the model.
+    max_total_growth: usize,
+    /// Operators run for one fold; loops count each round.
+    max_steps: u64,
+}
+
+impl Default for FoldConstants {
+    fn default() -> FoldConstants {
+        FoldConstants { max_growth: 16 << 20, max_total_growth: 64 << 20, max_steps: 1_000_000 }
+    }
+}
+
+/// Operators that carry a meaning beyond their numbers.
+const QUANTIZERS: &[&str] = &["QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"];
+
+/// Operators that may give another result each time.
+const RANDOM: &[&str] =
+    &["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"];
+
+/// The operator may be computed ahead of the run.
+pub fn is_foldable(op: &ir::Op) -> bool {
+    let name = &*op.kind.name;
+    // Only operators of the default domain have a meaning that nobody else may change.
+    matches!(op.kind.domain(), "" | "ai.onnx.ml") && !QUANTIZERS.contains(&name) && !RANDOM.contains(&name)
+}
+
+impl Pass for FoldConstants {
+    fn name(&self) -> &'static str {
+        "fold_constants"
+    }
+
+    fn run(&self, model: &mut Model, cx: &mut Cx) -> Result<Changes, PassError> {
+        let mut changes = Changes::default();
+        let mut grown = 0;
+        for graph in model.graph_ids() {
+            let schedule = schedule(self.name(), model, graph)?;
+            let mut fold = Fold { options: self, graph, carried: HashMap::new(), grown };
+            for op in schedule {
+                if cx.out_of_fuel() {
+                    break;
+                }
+                // An earlier fold may have removed what only fed it.
+                if model.graph(graph).is_live(op) && is_foldable(model.graph(graph).op(op)) {
+                    fold.op(model, op, cx, &mut changes);
+                }
+            }
+            grown = fold.grown;
+        }
+        model.settle();
+        Ok(changes)
+    }
+}
+
+struct Fold<'a> {
+    options: &'a FoldConstants,
+    graph: GraphId,
+    /// Constant sequences and optionals, which no initializer can hold.
+    carried: HashMap<ValueId, ops::Value>,
+    grown: usize,
+}
+
+impl Fold<'_> {
+    fn op(&mut self, model: &mut Model, op: OpId, cx: &mut Cx, changes: &mut Changes) {
+        let scope = Scope { model, id: self.graph };
+        let Some(inputs) = self.inputs(scope, op) else { return };
+        let at = scope.location(op);
+        let freed = freed(scope, op);
+        let results = match self.compute(scope, op, &inputs, freed, cx.evaluator()) {
+            Ok(results) => results,
+            Err(why) => return cx.decline("fold", why, at),
+        };
+        let mut patch = Patch::default();
+        let mut added = 0;
+        let outputs = scope.op_outputs(op);
+        let mut carried = Vec::new();
+        for (slot, result) in outputs.iter().zip(results) {
+            let Some(value) = slot.filter(|&value| scope.is_used(value)) else { continue };
+            match result {
+                ops::Value::Tensor(tensor) => {
+                    added += size(&tensor);
+                    patch.fold(value, tensor);
+                }
+                other => carried.push((value, other)),
+            }
+        }
+        let growth = added.saturating_sub(freed);
+        if growth > self.options.max_growth {
+            let limit = self.options.max_growth;
+            return cx.decline(
+                "fold",
+                format!("it would grow the model by {growth} bytes, over {limit}"),
+                at,
+            );
+        }
+        if self.grown.saturating_add(growth) > self.options.max_total_growth {
+            let why = format!("{growth} more bytes would grow the model over max_total_growth");
+            return cx.decline("fold", why, at);
+        }
+        self.carried.extend(carried);
+        if !patch.is_empty() && cx.rewrite(model, self.graph, "fold", at, patch) {
+            self.grown += growth;
+            changes.count("fold");
+        }
+    }
+
+    /// The operator's inputs, if every one of them, and all that its bodies read, is constant.
+    fn inputs(&self, scope: Scope, op: OpId) -> Option<Vec<Option<ops::Value>>> {
+        let constant = |value: ValueId| self.constant(scope, value).is_some();
+        if !scope.op_outputs(op).iter().flatten().any(|&value| scope.is_used(value)) {
+            return None;
+        }
+        let inputs = scope.op_inputs(op);
+        let ready = inputs.iter().flatten().all(|&value| constant(value))
+            && scope.captures(op).into_iter().all(|(_, _, outer)| constant(outer));
+        ready.then(|| {
+            inputs.into_iter().map(|slot| slot.and_then(|value| self.constant(scope, value))).collect()
+        })
+    }
+
+    fn constant(&self, scope: Scope, value: ValueId) -> Option<ops::Value> {
+        match scope.constant(value) {
+            Some(tensor) => Some(ops::Value::Tensor(tensor.clone())),
+            None => self.carried.get(&value).cloned(),
+        }
+    }
+
+    fn compute(
+        &self,
+        scope: Scope,
+        op: OpId,
+        inputs: &[Option<ops::Value>],
+        freed: usize,
+        evaluator: Option<&dyn Evaluator>,
+    ) -> Result<Vec<ops::Value>, String> {
+        let node = scope.graph().op(op);
+        let mut bytes = freed.saturating_add(self.options.max_growth);
+        if node.attrs.graphs().next().is_some() {
+            // A body holds intermediate values beside its results.
+            bytes = bytes.saturating_mul(4);
+        }
+        let budget = Budget::new(bytes, self.options.max_steps);
+        let captured = |value: ValueId| self.constant(scope, value);
+        match eval_op(scope.model, scope.id, op, inputs, &captured, &budget) {
+            Ok(results) => Ok(results),
+            Err(error) if error.is_unsupported() => match evaluator {
+                Some(evaluator) => outside(scope, op, inputs, evaluator, &error),
+                None => Err(error.to_string()),
+            },
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+fn outside(
+    scope: Scope,
+    op: OpId,
+    inputs: &[Option<ops::Value>],
+    evaluator: &dyn Evaluator,
+    error: &OpError,
+) -> Result<Vec<ops::Value>, String> {
+    let node = scope.graph().op(op);
+    if node.attrs.graphs().next().is_some() {
+        return Err(error.to_string());
+    }
+    let tensors: Vec<Option<&Tensor>> =
+        inputs.iter().map(|slot| slot.as_ref().and_then(ops::Value::as_tensor)).collect();
+    if inputs.iter().zip(&tensors).any(|(value, tensor)| value.is_some() && tensor.is_none()) {
+        return Err(error.to_string());
+    }
+    let results = evaluator.eval(scope.model.opsets_of(scope.id), node, &tensors, node.output_count());
+    let results = results.map_err(|why| format!("{error}; the evaluator: {why}"))?;
+    Ok(results.into_iter().map(ops::Value::Tensor).collect())
+}
+
+/// Bytes of the constants that only this operator reads.
+fn freed(scope: Scope, op: OpId) -> usize {
+    let only = |value: &ValueId| {
+        scope.sole_use(*value).is_some() && scope.graph().value(*value).role() == Role::Initializer
+    };
+    let inputs = scope.op_inputs(op);
+    inputs
+        .iter()
+        .flatten()
+        .filter(|value| only(value))
+        .filter_map(|&value| scope.constant(value))
+        .map(size)
+        .sum()
+}
+
+fn size(tensor: &Tensor) -> usize {
+    match tensor.data() {
+        ir::Data::Bytes(bytes) => bytes.len(),
+        ir::Data::Strings(strings) => strings.iter().map(|string| string.len()).sum(),
+    }
+}

@@ -1,0 +1,72 @@
+//! Writes the types and shapes that follow from the inputs to every value.
+//!
+//! ```text
+//! (float[N, 3] x) y = Transpose(x)   =>   y is float[3, N]
+//! ```
+//!
+//! Sizes that are not numbers are canonical expressions over the sizes that the inputs name, so that equal sizes have
+//! equal text. What the file declares is kept where nothing better is known. Where it contradicts what the operators
+//! compute, the operators win, except that an output of the graph keeps the type that the model promises; every
+//! contradiction is reported, and so is every operator without a rule.
+//!
+//! Stands before the passes that ask for ranks and sizes, and again behind those that change operators.
+
+use ir::{GraphId, Location, Model, Role, ValueId};
+use ops::infer::{Issue, infer_model, shape};
+use serde::Deserialize;
+
+use crate::driver::{Changes, Cx, Pass, PassError};
+
+/// No options.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InferShapes {}
+
+impl Pass for InferShapes {
+    fn name(&self) -> &'static str {
+        "infer_shapes"
+    }
+
+    fn run(&self, model: &mut Model, cx: &mut Cx) -> Result<Changes, PassError> {
+        let mut inferred = infer_model(model, &ops::infer::Options::default());
+        let mut changes = Changes::default();
+        for graph in model.graph_ids() {
+            for value in model.graph(graph).values().collect::<Vec<_>>() {
+                let Some(ty) = inferred.ty(graph, value) else { continue };
+                if wanted(model, graph, value, ty) {
+                    model.graph_mut(graph).value_mut(value).ty = Some(ty.clone());
+                    changes.notes += 1;
+                }
+            }
+        }
+        for issue in inferred.issues.drain(..) {
+            let (rule, place, why) = match issue {
+                Issue::Wrong(place, why) => ("wrong", place, why),
+                Issue::Contradiction(place, why) => ("contradiction", place, why),
+                Issue::Unsupported(place, why) => ("unsupported", place, why),
+            };
+            let named = |name: String| (!name.is_empty()).then_some(name);
+            let at = Location {
+                graph: Some(format!("{:?}", place.graph)),
+                op: named(place.op),
+                value: named(place.value).map(Into::into),
+                ..Location::default()
+            };
+            cx.decline(rule, why, at);
+        }
+        Ok(changes)
+    }
+}
+
+/// The type is news, and it is ours to write.
+fn wanted(model: &Model, graph: GraphId, value: ValueId, ty: &ir::Type) -> bool {
+    let g = model.graph(graph);
+    let held = g.value(value);
+    if held.role() != Role::Computed || held.ty.as_ref() == Some(ty) {
+        return false;
+    }
+    match &held.ty {
+        Some(promised) if g.is_output(value) => shape::merge(ty, promised).is_some(),
+        _ => true,
+    }
+}

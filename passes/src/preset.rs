@@ -1,0 +1,52 @@
+//! Orders of passes. Every constraint on an order is a comment at its line.
+
+use crate::driver::{Spec, Step};
+
+fn once(name: &str) -> Step {
+    Step::Once(Spec::new(name))
+}
+
+/// What `simplify` runs: the same function, fewer operators, on every runtime.
+pub fn simplify() -> Vec<Step> {
+    let repeated = [
+        // Ranks and sizes for everything below; again in each round, since new operators have no types yet.
+        "infer_shapes",
+        // Before the arithmetic on sizes is looked at: a part of it may be plain constants.
+        "fold_constants",
+        "fold_shapes",
+        // Behind folding, which finds out conditions. The branch joins the next round.
+        "inline_if",
+        // What fed the folded values counts as a reader until it is gone, and fusions ask for a single reader.
+        "eliminate_dead",
+        "eliminate_identity",
+        "eliminate_arithmetic",
+        // Behind the eliminations: a no-op between two of a kind hides the pair.
+        "merge_transposes",
+        "merge_squeezes",
+        // Behind merge_squeezes, which needs no shapes and keeps Squeeze and Unsqueeze.
+        "merge_reshapes",
+        "merge_casts",
+        "merge_slices",
+        "merge_concats",
+        "merge_pads",
+        "merge_clips",
+        // Before the fusions: they rewrite one of two equal operators and hide that they were equal.
+        "eliminate_duplicates",
+        "fuse_pad",
+        // Before fuse_bias and matmul_add_to_gemm: the normalization is right behind the linear operator.
+        "fuse_batch_norm",
+        "matmul_add_to_gemm",
+        // Behind matmul_add_to_gemm: a second addition goes into the bias of the Gemm.
+        "fuse_bias",
+    ];
+    vec![
+        // First: every other pass expects constants as initializers and names to report.
+        once("normalize"),
+        Step::Repeat { rounds: 10, passes: repeated.map(Spec::new).to_vec() },
+        // Last: what the others left behind.
+        once("eliminate_dead"),
+        once("eliminate_unused"),
+        // The types of what the last round made.
+        once("infer_shapes"),
+    ]
+}
