@@ -1,5 +1,7 @@
 //! Numeric kernels: slices in, vectors out. They know sizes that a rule has checked, and neither operators nor tensors.
 
+pub mod broadcast;
+pub mod movement;
 pub mod attend;
 pub mod conv;
 pub mod fourier;
