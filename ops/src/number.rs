@@ -116,15 +116,17 @@ pub enum Overflow {
     Special,
 }
 
-/// The code of the nearest value, ties to even. NaN becomes the type's NaN; types without NaN take the largest value.
+/// The code of the nearest value, ties to even. NaN becomes the type's NaN; in types
+/// without one it becomes minus zero, as in the reference implementation.
 pub fn encode(dtype: DType, value: f32, overflow: Overflow) -> u8 {
     let (Some(layout), Some(table)) = (layout(dtype), decode_table(dtype)) else { return 0 };
     let sign = if value.is_sign_negative() { layout.sign_bit() } else { 0 };
     if value.is_nan() {
-        // Types without NaN have no right answer; the reference takes the largest positive value.
-        return layout
-            .nan()
-            .map_or(layout.max_code(), |nan| if layout.top == Top::Unsigned0 { nan } else { nan | sign });
+        return match (layout.nan(), layout.top) {
+            (Some(nan), Top::Unsigned0) => nan,
+            (Some(nan), _) => nan | sign,
+            (None, _) => layout.sign_bit(),
+        };
     }
     let magnitude = f64::from(value.abs());
     let (max, last) = (layout.max_code(), f64::from(table[usize::from(layout.max_code())]));

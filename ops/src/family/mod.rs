@@ -2,27 +2,46 @@
 
 mod activation;
 mod batch_normalization;
+mod binary;
+mod cast;
+mod concat;
 mod conv;
 mod conv_transpose;
+mod expand;
 mod layer_normalization;
+mod logic;
 mod normalization;
 mod pool;
 mod reals;
 mod recurrent;
+mod reshape;
+mod round;
+mod slice;
+mod transpose;
 mod unary;
 
 use crate::rule::OpRule;
 
 /// Every rule of every family.
+#[rustfmt::skip]
 pub const RULES: &[&[&dyn OpRule]] = &[
     activation::RULES,
     batch_normalization::RULES,
+    binary::RULES,
+    cast::RULES,
+    concat::RULES,
     conv::RULES,
     conv_transpose::RULES,
+    expand::RULES,
     layer_normalization::RULES,
+    logic::RULES,
     normalization::RULES,
     pool::RULES,
     recurrent::RULES,
+    reshape::RULES,
+    round::RULES,
+    slice::RULES,
+    transpose::RULES,
     unary::RULES,
 ];
 

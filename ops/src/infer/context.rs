@@ -135,6 +135,28 @@ impl<'a> InferCx<'a> {
         }
     }
 
+    /// Contents of output `at`, an element-by-element function of inputs 0 to `count` under broadcasting. The output's type
+    /// was set before. Floats that may not hold whole numbers are left out: they have no contents.
+    pub fn combine_contents(&mut self, at: usize, count: usize, f: impl Fn(&Dim, &Dim) -> Dim) {
+        let Some(known) = self.outputs.get(at) else { return };
+        let Some(dims) = known.ty.as_ref().and_then(|ty| ty.shape()?.known()) else { return };
+        let float = known.dtype().is_none_or(DType::is_float);
+        let mut result: Option<Vec<Dim>> = None;
+        for input in 0..count {
+            let (Some(contents), Some(known)) = (self.contents(input), self.input(input)) else { return };
+            let Some(from) = known.ty.as_ref().and_then(|ty| ty.shape()?.known()) else { return };
+            let Some(spread) = shape::spread(&contents, &from, &dims) else { return };
+            result = Some(match result {
+                None => spread,
+                Some(sofar) => sofar.iter().zip(&spread).map(|(a, b)| f(a, b)).collect(),
+            });
+        }
+        let exact = |dim: &Dim| !float || !matches!(dim, Dim::Known(v) if v.unsigned_abs() > 1 << 24);
+        if let Some(contents) = result.filter(|contents| contents.iter().all(exact)) {
+            self.set_contents(at, contents);
+        }
+    }
+
     /// Sets output `at` to the type of input `from`.
     pub fn copy_type(&mut self, at: usize, from: usize) {
         self.set_type(at, self.ty(from).cloned());

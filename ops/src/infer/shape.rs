@@ -2,6 +2,9 @@
 
 use ir::{Dim, Shape, TensorType, Type, TypeKind};
 
+use crate::infer::CONTENTS_LIMIT;
+use crate::kernel::broadcast;
+
 /// The size of a dimension that both sizes broadcast to; none if they cannot.
 ///
 /// One of two unequal sizes must be 1: where one is a number other than 1, the result is that number. Where neither is a
@@ -40,6 +43,15 @@ pub fn broadcast_sizes(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
         }
     }
     Some(dims)
+}
+
+/// The contents of a small tensor of sizes `from`, broadcast to `dims`; none if that does not fit or is not small.
+pub fn spread(contents: &[Dim], from: &[usize], dims: &[usize]) -> Option<Vec<Dim>> {
+    let small = ir::checked_elements(dims).is_ok_and(|elements| elements <= CONTENTS_LIMIT);
+    if !small || broadcast_sizes(from, dims)? != dims {
+        return None;
+    }
+    broadcast::sources(from, dims).into_iter().map(|at| contents.get(at).cloned()).collect()
 }
 
 /// An axis that may be negative, as an index below `rank`.

@@ -17,7 +17,11 @@ pub fn broadcast_strides(dims: &[usize], result: &[usize]) -> Vec<usize> {
 
 /// Walks the elements of a result of sizes `dims` in row-major order, one row (last axis) at a time, with the offsets of
 /// the row's first element in operands of the given strides.
-pub fn for_rows<const N: usize>(dims: &[usize], strides: [&[usize]; N], mut row: impl FnMut(usize, [usize; N])) {
+pub fn for_rows<const N: usize>(
+    dims: &[usize],
+    strides: [&[usize]; N],
+    mut row: impl FnMut(usize, [usize; N]),
+) {
     let Some((&length, outer)) = dims.split_last() else {
         return row(1, [0; N]);
     };

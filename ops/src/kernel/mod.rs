@@ -1,11 +1,11 @@
 //! Numeric kernels: slices in, vectors out. They know sizes that a rule has checked, and neither operators nor tensors.
 
-pub mod broadcast;
-pub mod movement;
 pub mod attend;
+pub mod broadcast;
 pub mod conv;
 pub mod fourier;
 pub mod interpolate;
+pub mod movement;
 pub mod pool;
 pub mod quantize;
 pub mod real;

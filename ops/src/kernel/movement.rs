@@ -120,11 +120,7 @@ pub fn take_blocks(
 
 /// The indices of the elements of a strided view of sizes `dims`, in row-major order: element `i` stands at
 /// `offset + sum(i[k] * strides[k])`. The caller makes sure that every index lies in the tensor.
-pub fn strided(
-    dims: &[usize],
-    offset: isize,
-    strides: &[isize],
-) -> impl Iterator<Item = usize> + use<> {
+pub fn strided(dims: &[usize], offset: isize, strides: &[isize]) -> impl Iterator<Item = usize> + use<> {
     let dims = dims.to_vec();
     let strides = strides.to_vec();
     let mut index = vec![0usize; dims.len()];

@@ -109,6 +109,12 @@ pub fn floor_div(a: &Dim, b: &Dim) -> Dim {
     }
 }
 
+/// `a / b` where nothing is left over in any run; else unknown.
+pub fn exact_div(a: &Dim, b: &Dim) -> Dim {
+    let quotient = floor_div(a, b);
+    if mul(&quotient, b) == *a { quotient } else { Dim::Unknown }
+}
+
 /// `a / b` rounded up; unknown unless `b` is positive.
 pub fn ceil_div(a: &Dim, b: &Dim) -> Dim {
     floor_div(&add(a, &sub(b, &Dim::Known(1))), b)
