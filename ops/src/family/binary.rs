@@ -287,7 +287,7 @@ fn shift_eval(cx: &EvalCx) -> Result<Outputs> {
     cx.reserve(a.dtype(), &dims)?;
     // Shifting by the width or more leaves nothing.
     for_dtype!(a.dtype(), T in [u8, u16, u32, u64] => {
-        let by = |amount: T| u32::try_from(amount).unwrap_or(u32::MAX);
+        let by = |amount: T| u32::try_from(u64::from(amount)).unwrap_or(u32::MAX);
         let out = zip::<T, _>(a, b, &dims, |x, y| match left {
             true => x.checked_shl(by(y)).unwrap_or(0),
             false => x.checked_shr(by(y)).unwrap_or(0),
