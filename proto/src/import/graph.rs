@@ -1,0 +1,266 @@
+//! Graphs: names become values, and what an inner graph reads from outside becomes explicit.
+
+use ir::{
+    Annotation, Graph, GraphError, GraphId, Op, OpKind, Place, Role, Slots, Stray, StrayList, Type, ValueId,
+};
+use prost::Message;
+
+use super::{Importer, pairs};
+use crate::error::ProtoError;
+use crate::generated as pb;
+use crate::spelling::{self, Marks};
+
+/// A graph under construction.
+pub(super) struct Scope {
+    pub graph: Graph,
+    pub id: GraphId,
+    /// What it reads from the surrounding graph: its own value, the outer one.
+    pub captures: Vec<(ValueId, ValueId)>,
+}
+
+impl Scope {
+    pub fn new(graph: Graph, id: GraphId) -> Scope {
+        Scope { graph, id, captures: Vec::new() }
+    }
+}
+
+/// A `ValueInfoProto` in parts.
+struct Info {
+    name: String,
+    ty: Option<Type>,
+    doc: String,
+    metadata: Vec<(String, String)>,
+    spelling: ir::Spelling,
+}
+
+impl Importer {
+    fn scope(&mut self) -> &mut Graph {
+        // Every caller runs between the push and the pop of a scope.
+        &mut self.scopes.last_mut().expect("a graph is under construction").graph
+    }
+
+    /// Imports a graph. `id` is its place in the model's table.
+    pub(super) fn graph(&mut self, proto: pb::GraphProto, id: GraphId) -> Result<Scope, ProtoError> {
+        let mut marks = Marks::default();
+        let mut graph = Graph::new(&marks.text(spelling::NAME, proto.name));
+        graph.doc = marks.text(spelling::DOC, proto.doc_string);
+        graph.metadata = pairs(proto.metadata_props);
+        graph.annotations = proto.quantization_annotation.into_iter().map(annotation).collect();
+        graph.spelling = marks.done();
+        self.place.push(format!("graph {:?}", graph.name));
+        self.scopes.push(Scope::new(graph, id));
+
+        for input in proto.input {
+            let info = self.info(input);
+            let id = self.scope().add_input(&info.name, info.ty).map_err(|e| self.graph_error(e))?;
+            let value = self.scope().value_mut(id);
+            (value.doc, value.metadata, value.spelling) = (info.doc, info.metadata, info.spelling);
+        }
+        for (at, tensor) in (1..).zip(proto.initializer) {
+            let (tensor, name) = self.initializer(tensor)?;
+            let id = match self.default_of(&name) {
+                Some(input) => {
+                    self.scope().value_mut(input).data = Some(tensor);
+                    input
+                }
+                None => self.scope().add_initializer(&name, tensor).map_err(|e| self.graph_error(e))?,
+            };
+            self.scope().value_mut(id).listing.initializer = at;
+        }
+        for (at, sparse) in (1..).zip(proto.sparse_initializer) {
+            let (sparse, name) = self.sparse(sparse)?;
+            let id = match self.default_of(&name) {
+                Some(input) => {
+                    self.scope().value_mut(input).sparse = Some(Box::new(sparse));
+                    input
+                }
+                None => self.scope().add_sparse(&name, sparse).map_err(|e| self.graph_error(e))?,
+            };
+            self.scope().value_mut(id).listing.initializer = at;
+        }
+        self.nodes(proto.node)?;
+        for (at, output) in (1..).zip(proto.output) {
+            let info = self.info(output);
+            let id = self.output(&info.name)?;
+            self.describe(id, info, StrayList::Output, at);
+        }
+        self.value_infos(proto.value_info);
+        let scope = self.close_scope()?;
+        self.place.pop();
+        Ok(scope)
+    }
+
+    /// The input that an initializer of this name gives a default to.
+    fn default_of(&mut self, name: &str) -> Option<ValueId> {
+        let graph = self.scope();
+        let id = graph.find(name)?;
+        let value = graph.value(id);
+        (value.role() == Role::Input && value.data.is_none() && value.sparse.is_none()).then_some(id)
+    }
+
+    pub(super) fn close_scope(&mut self) -> Result<Scope, ProtoError> {
+        self.scope().schedule().map_err(|e| self.graph_error(e))?;
+        Ok(self.scopes.pop().expect("a graph is under construction"))
+    }
+
+    /// Adds nodes in file order. All outputs are declared first: the file's order need not be topological.
+    pub(super) fn nodes(&mut self, nodes: Vec<pb::NodeProto>) -> Result<(), ProtoError> {
+        let mut outputs: Vec<Slots> = Vec::with_capacity(nodes.len());
+        for node in &nodes {
+            let graph = self.scope();
+            let declared: Result<Slots, GraphError> = (node.output.iter())
+                .map(|name| if name.is_empty() { Ok(None) } else { graph.add_computed(name, None).map(Some) })
+                .collect();
+            outputs.push(declared.map_err(|source| ProtoError::Graph {
+                place: format!("{}, node {}", self.place(), title(node)),
+                source,
+            })?);
+        }
+        for (node, outputs) in nodes.into_iter().zip(outputs) {
+            self.place.push(format!("node {}", title(&node)));
+            self.node(node, &outputs)?;
+            self.place.pop();
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, proto: pb::NodeProto, outputs: &[Option<ValueId>]) -> Result<(), ProtoError> {
+        let mut marks = Marks::default();
+        let domain = marks.text(spelling::DOMAIN, proto.domain);
+        let overload = marks.text(spelling::OVERLOAD, proto.overload);
+        let name = proto.op_type.unwrap_or_default();
+        if name.is_empty() {
+            return Err(self.invalid("the node has no op_type"));
+        }
+        let mut op = Op::of(OpKind { domain: domain.into(), name: name.into(), overload: overload.into() });
+        op.name = marks.text(spelling::NAME, proto.name);
+        op.doc = marks.text(spelling::DOC, proto.doc_string);
+        op.metadata = pairs(proto.metadata_props);
+        op.spelling = marks.done();
+        if !proto.device_configurations.is_empty() {
+            let rest =
+                pb::NodeProto { device_configurations: proto.device_configurations, ..Default::default() };
+            op.opaque = Some(rest.encode_to_vec().into());
+        }
+        let mut inputs = Slots::new();
+        for (at, input) in proto.input.iter().enumerate() {
+            let id = if input.is_empty() { None } else { Some(self.resolve(input)) };
+            match id {
+                Some(None) => {
+                    return Err(self.invalid(format!("input {at} reads {input:?}, which nothing defines")));
+                }
+                id => inputs.push(id.flatten()),
+            }
+        }
+        let mut inner = Vec::new();
+        op.attrs = self.attributes(proto.attribute, &mut inner)?;
+        let added = self.scope().add_op(op, &inputs, outputs, Place::End);
+        let id = added.map_err(|e| self.graph_error(e))?;
+        let parent = self.scopes.last().map(|scope| (scope.id, id));
+        for scope in inner {
+            for (inner, outer) in scope.captures {
+                self.scope().add_capture(id, scope.id, inner, outer);
+            }
+            self.model.put_graph(scope.id, scope.graph, parent);
+        }
+        Ok(())
+    }
+
+    /// The value of a name, in this graph or, through captures, in a surrounding one.
+    fn resolve(&mut self, name: &str) -> Option<ValueId> {
+        let (level, mut id) = (self.scopes.iter().enumerate().rev())
+            .find_map(|(level, scope)| scope.graph.find(name).map(|id| (level, id)))?;
+        for scope in self.scopes.iter_mut().skip(level + 1) {
+            // The name is free here, or the search would have ended here; and it is not empty.
+            let inner = scope.graph.add_captured(name).ok()?;
+            scope.captures.push((inner, id));
+            id = inner;
+        }
+        Some(id)
+    }
+
+    /// Appends an output.
+    pub(super) fn output(&mut self, name: &str) -> Result<ValueId, ProtoError> {
+        let id = if name.is_empty() { None } else { self.resolve(name) };
+        let id = id.ok_or_else(|| self.invalid(format!("nothing defines the output {name:?}")))?;
+        self.scope().add_output(id);
+        Ok(id)
+    }
+
+    pub(super) fn value_infos(&mut self, infos: Vec<pb::ValueInfoProto>) {
+        for (at, info) in (1..).zip(infos) {
+            let info = self.info(info);
+            match self.scope().find(&info.name) {
+                Some(id) => {
+                    if self.scope().value(id).listing.info > 0 {
+                        self.scope().strays.push(info.stray(StrayList::Info, at));
+                    } else if self.describe(id, info, StrayList::Info, at) {
+                        self.scope().value_mut(id).listing.info = at;
+                    }
+                }
+                None => self.scope().strays.push(info.stray(StrayList::Info, at)),
+            }
+        }
+    }
+
+    /// Gives the value what an entry of a list says. What contradicts an earlier entry is kept as a stray instead, and the
+    /// answer is false.
+    fn describe(&mut self, id: ValueId, info: Info, list: StrayList, at: u32) -> bool {
+        let graph = self.scope();
+        // Inputs have their entry, if only a name; so have outputs when `value_info` comes.
+        let described = match list {
+            StrayList::Output => graph.value(id).role() == Role::Input,
+            StrayList::Info => graph.value(id).role() == Role::Input || graph.is_output(id),
+        };
+        let value = graph.value_mut(id);
+        let bare = value.ty.is_none() && value.doc.is_empty() && value.metadata.is_empty();
+        if bare && !described {
+            (value.ty, value.doc, value.metadata) = (info.ty, info.doc, info.metadata);
+            value.spelling = info.spelling;
+            return true;
+        }
+        let same = value.ty == info.ty
+            && value.doc == info.doc
+            && value.metadata == info.metadata
+            && value.spelling.0 == info.spelling.0;
+        if !same {
+            graph.strays.push(info.stray(list, at));
+        }
+        same
+    }
+
+    fn info(&mut self, proto: pb::ValueInfoProto) -> Info {
+        let mut marks = Marks::default();
+        Info {
+            name: proto.name.unwrap_or_default(),
+            ty: proto.r#type.map(|ty| self.ty(ty)),
+            doc: marks.text(spelling::DOC, proto.doc_string),
+            metadata: pairs(proto.metadata_props),
+            spelling: marks.done(),
+        }
+    }
+}
+
+impl Info {
+    fn stray(self, list: StrayList, at: u32) -> Stray {
+        let Info { name, ty, doc, metadata, spelling } = self;
+        Stray { list, at, name, ty, doc, metadata, spelling }
+    }
+}
+
+fn annotation(proto: pb::TensorAnnotation) -> Annotation {
+    Annotation {
+        tensor: proto.tensor_name.unwrap_or_default(),
+        parameters: pairs(proto.quant_parameter_tensor_names),
+    }
+}
+
+/// How errors cite a node: by name, else by what it writes.
+fn title(node: &pb::NodeProto) -> String {
+    let kind = node.op_type.as_deref().unwrap_or_default();
+    match (node.name.as_deref(), node.output.first()) {
+        (Some(name), _) if !name.is_empty() => format!("{name:?} ({kind})"),
+        (_, Some(output)) => format!("({kind}) that writes {output:?}"),
+        _ => format!("({kind})"),
+    }
+}

@@ -1,0 +1,285 @@
+//! Writing a file.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::BufMut;
+use ir::Model;
+use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+use tempfile::NamedTempFile;
+
+use crate::error::ProtoError;
+use crate::export::{Chunk, Exporter, Placement, Placer};
+use crate::generated as pb;
+use crate::read::CONFIGURATION;
+use crate::stream::FileBuf;
+
+/// What protobuf libraries accept at most: 2 GiB less one byte.
+const MAX_PROTO: u64 = i32::MAX as u64;
+
+/// How to write.
+#[derive(Clone, Debug, Default)]
+pub struct WriteOptions {
+    /// Where the elements of tensors go.
+    pub layout: Layout,
+    /// Write a model although its file held what this program does not know (see [`Model::dropped`]).
+    pub force: bool,
+}
+
+/// Where the elements of tensors go.
+#[derive(Clone, Debug, Default)]
+pub enum Layout {
+    /// Where the input had them: external tensors stay external, in one file `<output>.data`. A model that would not fit
+    /// into one protobuf gets external data with the settings of [`External::default`].
+    #[default]
+    AsRead,
+    /// Into the model file. A model over 2 GiB is an error.
+    Inline,
+    /// Large tensors into another file.
+    External(External),
+}
+
+/// Settings of external data.
+#[derive(Clone, Debug)]
+pub struct External {
+    /// Tensors of at least so many bytes go out.
+    pub threshold: usize,
+    /// Each starts at a multiple of this. ONNX asks for the page size, so that runtimes can map them.
+    pub align: u64,
+    /// Name of the file, in the model's folder; none for the model's file name and `.data`.
+    pub file_name: Option<String>,
+}
+
+impl Default for External {
+    fn default() -> External {
+        External { threshold: 1024, align: 4096, file_name: None }
+    }
+}
+
+/// A model in messages, ready to be encoded.
+struct Encoding {
+    body: pb::ModelProto,
+    functions: pb::ModelProto,
+    /// Opaque fields that stand before and after the functions in the order of field numbers.
+    opaque: Vec<(u32, bytes::Bytes)>,
+    chunks: Vec<Chunk>,
+    size: u64,
+}
+
+impl Encoding {
+    fn new(model: &Model, placer: Placer) -> Result<Encoding, ProtoError> {
+        let mut exporter = Exporter::new(model, placer);
+        let (body, functions) = (exporter.model()?, exporter.functions()?);
+        let mut opaque = model.opaque.clone();
+        opaque.sort_by_key(|(number, _)| *number);
+        let lengths = opaque.iter().map(|(number, bytes)| {
+            (key_len(*number) + encoded_len_varint(bytes.len() as u64) + bytes.len()) as u64
+        });
+        let size = (body.encoded_len() + functions.encoded_len()) as u64 + lengths.sum::<u64>();
+        Ok(Encoding { body, functions, opaque, chunks: exporter.placer.chunks, size })
+    }
+
+    fn encode(&self, out: &mut impl BufMut) {
+        let opaque = |out: &mut dyn FnMut(&[u8]), last: bool| {
+            for (number, bytes) in self.opaque.iter().filter(|(number, _)| (*number >= CONFIGURATION) == last)
+            {
+                let mut head = Vec::new();
+                encode_key(*number, WireType::LengthDelimited, &mut head);
+                encode_varint(bytes.len() as u64, &mut head);
+                out(&head);
+                out(bytes);
+            }
+        };
+        // `encode_raw` is `encode` without the check of a capacity that a file does not have. A message in several parts
+        // is the parts one after the other.
+        self.body.encode_raw(out);
+        opaque(&mut |bytes| out.put_slice(bytes), false);
+        self.functions.encode_raw(out);
+        opaque(&mut |bytes| out.put_slice(bytes), true);
+    }
+}
+
+fn check(model: &Model, force: bool) -> Result<(), ProtoError> {
+    if model.dropped.is_empty() || force { Ok(()) } else { Err(ProtoError::WouldDrop(model.dropped.clone())) }
+}
+
+/// Writes a model. Model and external data appear under their names when they are complete; until then, and after an
+/// error, files of these names are as before. The path may be that of the file the model was read from.
+pub fn write(model: &Model, path: &Path, options: &WriteOptions) -> Result<(), ProtoError> {
+    check(model, options.force)?;
+    let target = Target::new(path)?;
+    let external = match &options.layout {
+        Layout::External(external) => external.clone(),
+        _ => External::default(),
+    };
+    let file = external.file_name.unwrap_or_else(|| format!("{}.data", target.name));
+    let plain =
+        Path::new(&file).file_name().is_some_and(|name| name == file.as_str()) && !file.contains(['/', '\0']);
+    if !plain || file == target.name {
+        return Err(ProtoError::DataFileName(file));
+    }
+    let placer = |placement| Placer::new(placement, file.clone(), external.align);
+    let mut encoding = match &options.layout {
+        Layout::AsRead => Encoding::new(model, placer(Placement::AsRead))?,
+        Layout::Inline => Encoding::new(model, placer(Placement::Inline))?,
+        Layout::External(_) => Encoding::new(model, placer(Placement::From(external.threshold)))?,
+    };
+    if encoding.size > MAX_PROTO && matches!(options.layout, Layout::AsRead) {
+        encoding = Encoding::new(model, placer(Placement::From(external.threshold)))?;
+    }
+    if encoding.size > MAX_PROTO {
+        return Err(ProtoError::TooLarge(encoding.size));
+    }
+    let data = match encoding.chunks.as_slice() {
+        [] => None,
+        chunks => Some(target.beside(&file)?.fill(|file| write_chunks(file, chunks))?),
+    };
+    let model = target.open()?.fill(|file| {
+        let mut out = FileBuf::new(file);
+        encoding.encode(&mut out);
+        out.finish()
+    })?;
+    // The data first: the new model never stands beside the old data.
+    data.map_or(Ok(()), Output::publish)?;
+    model.publish()
+}
+
+fn write_chunks(file: &mut File, chunks: &[Chunk]) -> io::Result<()> {
+    let mut at = 0;
+    for chunk in chunks {
+        if chunk.offset != at {
+            // Leaves a hole, which reads as zeros.
+            file.seek(SeekFrom::Start(chunk.offset))?;
+        }
+        file.write_all(&chunk.bytes)?;
+        at = chunk.offset + chunk.bytes.len() as u64;
+    }
+    Ok(())
+}
+
+/// The bytes of a model file with everything in it.
+pub fn to_bytes(model: &Model) -> Result<Vec<u8>, ProtoError> {
+    let encoding = Encoding::new(model, Placer::new(Placement::Inline, String::new(), 1))?;
+    if encoding.size > MAX_PROTO {
+        return Err(ProtoError::TooLarge(encoding.size));
+    }
+    let mut bytes = Vec::with_capacity(encoding.size as usize);
+    encoding.encode(&mut bytes);
+    Ok(bytes)
+}
+
+/// A model file and its external data in memory.
+#[derive(Clone, Debug)]
+pub struct Split {
+    /// The model file.
+    pub model: Vec<u8>,
+    /// Slices of the data file with their offsets, in ascending order.
+    pub data: Vec<(u64, bytes::Bytes)>,
+}
+
+/// The bytes of a model file whose tensors of `threshold` bytes and more are to be found at `location`, and those
+/// tensors: for runtimes that take external data from memory.
+pub fn to_bytes_external(model: &Model, location: &str, external: &External) -> Result<Split, ProtoError> {
+    let placement = Placement::From(external.threshold);
+    let encoding = Encoding::new(model, Placer::new(placement, location.to_string(), external.align))?;
+    if encoding.size > MAX_PROTO {
+        return Err(ProtoError::TooLarge(encoding.size));
+    }
+    let mut bytes = Vec::with_capacity(encoding.size as usize);
+    encoding.encode(&mut bytes);
+    let data = encoding.chunks.into_iter().map(|chunk| (chunk.offset, chunk.bytes)).collect();
+    Ok(Split { model: bytes, data })
+}
+
+/// Where a model goes: the real path behind links.
+struct Target {
+    folder: PathBuf,
+    name: String,
+}
+
+impl Target {
+    fn new(path: &Path) -> Result<Target, ProtoError> {
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        let name = real.file_name().and_then(|name| name.to_str()).map(str::to_string);
+        let source = io::Error::new(io::ErrorKind::InvalidInput, "not a file name");
+        let name = name.ok_or(ProtoError::Io { path: path.to_path_buf(), source })?;
+        let folder = real.parent().filter(|folder| !folder.as_os_str().is_empty());
+        Ok(Target { folder: folder.unwrap_or(Path::new(".")).to_path_buf(), name })
+    }
+
+    fn open(&self) -> Result<Output, ProtoError> {
+        self.beside(&self.name)
+    }
+
+    fn beside(&self, name: &str) -> Result<Output, ProtoError> {
+        Output::new(self.folder.join(name))
+    }
+}
+
+/// A file that is not there until it is complete.
+enum Output {
+    /// Renamed at the end.
+    Temporary { file: NamedTempFile, path: PathBuf },
+    /// A pipe or device: written as it is.
+    Device { file: File, path: PathBuf },
+}
+
+impl Output {
+    fn new(path: PathBuf) -> Result<Output, ProtoError> {
+        let opened = match path.metadata() {
+            Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+            Ok(found) if !found.is_file() => File::options()
+                .write(true)
+                .open(&path)
+                .map(|file| Output::Device { file, path: path.clone() }),
+            found => temporary(&path, found.ok()).map(|file| Output::Temporary { file, path: path.clone() }),
+        };
+        opened.map_err(|source| ProtoError::Io { path, source })
+    }
+
+    fn fill(mut self, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<Output, ProtoError> {
+        let (file, path) = match &mut self {
+            Output::Temporary { file, path } => (file.as_file_mut(), path),
+            Output::Device { file, path } => (file, path),
+        };
+        write(file).map_err(|source| ProtoError::Io { path: path.clone(), source })?;
+        Ok(self)
+    }
+
+    fn publish(self) -> Result<(), ProtoError> {
+        match self {
+            Output::Temporary { file, path } => match file.persist(&path) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(ProtoError::Io { path, source: error.error }),
+            },
+            Output::Device { .. } => Ok(()),
+        }
+    }
+}
+
+/// A temporary file in the folder of `path`, with the permissions of the file that it is going to replace, or the usual.
+fn temporary(path: &Path, replaced: Option<std::fs::Metadata>) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".onnxq-").suffix(".tmp");
+    let permissions = match &replaced {
+        Some(found) => Some(found.permissions()),
+        None => usual_permissions(),
+    };
+    if let Some(permissions) = permissions {
+        builder.permissions(permissions);
+    }
+    builder.tempfile_in(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Readable and writable by all, less the process's mask.
+#[cfg(unix)]
+fn usual_permissions() -> Option<std::fs::Permissions> {
+    Some(std::os::unix::fs::PermissionsExt::from_mode(0o666))
+}
+
+#[cfg(not(unix))]
+fn usual_permissions() -> Option<std::fs::Permissions> {
+    None
+}
