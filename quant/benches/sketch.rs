@@ -4,8 +4,8 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use onnxq_quant::range::{Sketch, channels::Channels};
-use onnxq_quant::{Layout, Params, quantize};
+use onnxq_quant::range::{METHODS, Sketch, channels::Channels, choose};
+use onnxq_quant::{CodeType, Grid, Layout, Params, Policy, quantize};
 
 /// Numbers spread like activations: a sum of four uniform ones.
 fn activations(n: usize) -> Vec<f32> {
@@ -57,5 +57,18 @@ fn sketch(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, sketch);
+/// Time of each range method on one sketch with all bins of both sides in use.
+fn methods(c: &mut Criterion) {
+    let s = Sketch::of(&activations(1 << 20));
+    let mut group = c.benchmark_group("choose");
+    for (method, _) in METHODS {
+        let m = method.parse().unwrap();
+        group.bench_function(*method, |b| {
+            b.iter(|| choose(m, black_box(&s), Grid::asymmetric(CodeType::U8), &Policy::default()))
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, sketch, methods);
 criterion_main!(benches);

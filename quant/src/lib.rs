@@ -13,6 +13,7 @@
 //! - [`quantize`] real slices to codes and back; [`round`] rounding; [`pack`] sub-byte storage
 
 pub mod code;
+mod dispatch;
 pub mod error;
 pub mod grid;
 pub mod layout;
@@ -24,6 +25,7 @@ pub mod round;
 pub mod weight;
 
 pub use code::CodeType;
+pub(crate) use dispatch::dispatch;
 pub use error::Error;
 pub use grid::{Grid, Params, Policy, RangeNote, Span};
 pub use quantize::{Code, Layout};

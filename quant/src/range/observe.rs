@@ -206,32 +206,11 @@ struct Scan {
     neg_zeros: u32,
 }
 
-macro_rules! dispatch {
-    ($(#[$doc:meta])* fn $name:ident, $wide:ident = $body:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)?) => {
-        $(#[$doc])*
-        #[inline]
-        fn $name($($arg: $ty),*) $(-> $ret)? {
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx2")]
-                fn $wide($($arg: $ty),*) $(-> $ret)? {
-                    $body($($arg),*)
-                }
-                if is_x86_feature_detected!("avx2") {
-                    // SAFETY: the processor has AVX2.
-                    return unsafe { $wide($($arg),*) };
-                }
-            }
-            $body($($arg),*)
-        }
-    };
-}
-
-dispatch! {
+crate::dispatch! {
     /// Extrema, zeros and, if all numbers are finite, sums by lane.
     fn scan, scan_avx2 = scan_body(x: &[f32], sum: &mut [f64; LANES], sum_sq: &mut [f64; LANES]) -> Scan
 }
-dispatch! {
+crate::dispatch! {
     /// Bin keys shifted to be non-negative. All |x| < HALF·2^exponent.
     fn to_keys, to_keys_avx2 = to_keys_body(x: &[f32], exponent: i32, keys: &mut [u16])
 }
