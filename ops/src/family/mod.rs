@@ -1,20 +1,27 @@
 //! The operators, one file a family. Each file ends in its table; this is the list of the tables.
 
 mod activation;
+mod attention;
 mod batch_normalization;
 mod binary;
 mod cast;
 mod concat;
 mod conv;
 mod conv_transpose;
+mod deform_conv;
 mod expand;
+mod grid_sample;
 mod layer_normalization;
+mod linear_attention;
 mod logic;
 mod normalization;
 mod pool;
 mod reals;
 mod recurrent;
+mod region;
 mod reshape;
+mod resize;
+mod rotary_embedding;
 mod round;
 mod slice;
 mod transpose;
@@ -26,19 +33,26 @@ use crate::rule::OpRule;
 #[rustfmt::skip]
 pub const RULES: &[&[&dyn OpRule]] = &[
     activation::RULES,
+    attention::RULES,
     batch_normalization::RULES,
     binary::RULES,
     cast::RULES,
     concat::RULES,
     conv::RULES,
     conv_transpose::RULES,
+    deform_conv::RULES,
     expand::RULES,
+    grid_sample::RULES,
     layer_normalization::RULES,
+    linear_attention::RULES,
     logic::RULES,
     normalization::RULES,
     pool::RULES,
     recurrent::RULES,
+    region::RULES,
     reshape::RULES,
+    resize::RULES,
+    rotary_embedding::RULES,
     round::RULES,
     slice::RULES,
     transpose::RULES,

@@ -82,7 +82,10 @@ pub fn attend<T: Real>(
             save(Stage::Capped, &product);
             for (s, row) in product.chunks_exact_mut(kv_len.max(1)).enumerate() {
                 for (t, score) in row.iter_mut().enumerate() {
-                    *score = *score + T::of((scores.bias)(b, h, s, t));
+                    let bias = (scores.bias)(b, h, s, t);
+                    // Assigned, not added: a hidden key stays hidden whatever its score is.
+                    let hidden = bias == f64::NEG_INFINITY;
+                    *score = if hidden { T::neg_infinity() } else { *score + T::of(bias) };
                 }
             }
             save(Stage::Biased, &product);
