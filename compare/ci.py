@@ -10,6 +10,7 @@ import json
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def check_simplify(program: Path, model: Named, work: Path) -> str:
 
 
 def check_shapes(program: Path, model: Named, work: Path) -> str:
-    scores = {"onnxq": shapes.Score({}, [], []), "onnx": shapes.Score({}, [], [])}
+    scores = {"onnxq": shapes.Score(Counter(), [], []), "onnx": shapes.Score(Counter(), [], [])}
     tools = {"onnxq": shapes.with_onnxq(program), "onnx": shapes.with_onnx}
     shapes.compare(model, tools, scores, work)
     return "; ".join((scores["onnxq"].failures + scores["onnxq"].contradictions)[:3])
