@@ -1,1 +1,22 @@
-//! Running a model: tract, the reference evaluator, ONNX Runtime
+//! Running a model: tract, the reference evaluator, ONNX Runtime.
+//!
+//! An [`Executor`] says what it can run and prepares a [`Session`]; a session runs samples and shows every wanted value to
+//! an [`Observer`] by ONNX value name. The models given to `tract` and `reference` are lowered (`lower_for_execution`):
+//! plain operators and `onnxq.FakeQuant`, never Quantize/DequantizeLinear around them. ONNX Runtime also loads files as
+//! they are.
+//!
+//! tract is named only below `tract/`, the ONNX Runtime binding only below `ort/`.
+
+mod error;
+mod executor;
+mod ort;
+mod reference;
+mod tract;
+mod view;
+
+pub use crate::ort::{Level, Ort};
+pub use error::RuntimeError;
+pub use executor::{Executor, Feed, Observer, Prepare, Recording, Session, Unsupported};
+pub use reference::Reference;
+pub use tract::Tract;
+pub use view::View;
