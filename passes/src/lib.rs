@@ -35,6 +35,8 @@ mod merge_slices;
 mod merge_squeezes;
 mod merge_transposes;
 mod normalize;
+pub mod quantize;
+pub mod target;
 
 use ir::Model;
 

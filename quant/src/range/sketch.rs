@@ -234,6 +234,12 @@ impl Sketch {
         &self.extrema
     }
 
+    /// The same without per-channel extrema, so that it merges with sketches of other shapes.
+    pub fn without_channels(mut self) -> Self {
+        self.channels = None;
+        self
+    }
+
     /// Extrema and sums channel by channel, where they were asked for.
     pub fn channels(&self) -> Option<&Channels> {
         self.channels.as_ref()

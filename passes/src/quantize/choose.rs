@@ -1,0 +1,433 @@
+//! Decides which operators compute on integers and which values are rounded, before anything is measured.
+//!
+//! 1. *Products* (convolutions, matrix products with a constant weight) that the target runs on integers are chosen: that
+//!    is where integers pay. Their inputs are rounded, and their outputs where the kernel can only write codes.
+//! 2. *Arithmetic* between them (a residual add, a pool, a sigmoid) is chosen if every input comes rounded anyway and some
+//!    reader takes the output rounded. Around anything else a pair of roundings costs time and accuracy for nothing.
+//! 3. *Movement* is chosen where codes arrive and codes are wanted; input and output then share one scale, so the rounding
+//!    after it disappears.
+//!
+//! An activation function that the target absorbs into the product before it stands between the product and the rounding.
+//! Everything else stays float, each with its reason.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ir::{DType, Graph, Model, OpId, Role as Origin, ValueId};
+use ops::{Role, Scheme, Work, scheme};
+use quant::Grid;
+
+use super::classes::Classes;
+use super::cost::macs;
+use super::plan::{BiasPlan, Kernel, OpPlan, Precision, QuantPlan, ValuePlan, WeightPlan};
+use crate::target::{Candidate, Support, Target};
+
+/// What the user asks for.
+pub struct Choices<'a> {
+    /// The target.
+    pub target: &'a dyn Target,
+    /// The precision of operators that are quantized at all.
+    pub precision: Precision,
+    /// Precisions of single operators, by the name of the first output: these win.
+    pub overrides: BTreeMap<String, Precision>,
+    /// One scale a weight instead of one a channel.
+    pub per_tensor: bool,
+    /// Products of two activations too.
+    pub computed_products: bool,
+}
+
+/// What is known of one operator while choosing.
+struct Node<'a> {
+    id: OpId,
+    key: String,
+    scheme: Option<Scheme>,
+    support: Support,
+    chosen: bool,
+    reason: String,
+    graph: &'a Graph,
+}
+
+impl Node<'_> {
+    fn data_inputs(&self) -> Vec<ValueId> {
+        let Some(scheme) = &self.scheme else { return Vec::new() };
+        let inputs = self.graph.op_inputs(self.id).into_iter().enumerate();
+        let data = inputs.filter(|(slot, _)| matches!(scheme.input(*slot), Role::Data | Role::Weight { .. }));
+        data.filter_map(|(_, value)| value).filter(|&value| self.graph.constant(value).is_none()).collect()
+    }
+
+    fn outputs(&self) -> Vec<(usize, ValueId)> {
+        let Some(scheme) = &self.scheme else { return Vec::new() };
+        let outputs = self.graph.op_outputs(self.id).into_iter().enumerate();
+        outputs
+            .filter(|(slot, _)| scheme.output(*slot) != Role::Keep)
+            .filter_map(|(slot, v)| Some((slot, v?)))
+            .collect()
+    }
+}
+
+/// Makes the plan. Ranges, scales and zero points are empty: see [`super::fit`].
+pub fn choose(model: &Model, choices: &Choices<'_>) -> QuantPlan {
+    let graph = model.main();
+    let schedule = graph.schedule().unwrap_or_else(|_| graph.ops());
+    let mut nodes: BTreeMap<OpId, Node<'_>> =
+        schedule.iter().map(|&id| (id, classify(graph, id, choices))).collect();
+    let absorbed = absorb(graph, &schedule, &nodes, choices.target);
+    let needs = settle(graph, &schedule, &mut nodes, &absorbed);
+    write(graph, &schedule, &nodes, &absorbed, &needs, choices)
+}
+
+/// The name that an operator goes by: its first output's.
+pub fn key_of(graph: &Graph, op: OpId) -> String {
+    let first = graph.op_outputs(op).into_iter().flatten().next();
+    first.map_or_else(|| graph.op(op).name.clone(), |value| graph.value(value).name().to_string())
+}
+
+fn classify<'a>(graph: &'a Graph, id: OpId, choices: &Choices<'_>) -> Node<'a> {
+    let key = key_of(graph, id);
+    let scheme = scheme(graph, id);
+    let mut node = Node {
+        id,
+        key,
+        scheme: None,
+        support: Support::Float(""),
+        chosen: false,
+        reason: String::new(),
+        graph,
+    };
+    let Some(found) = scheme else {
+        node.reason = "cannot be quantized".into();
+        return node;
+    };
+    let candidate = Candidate { graph, op: id, scheme: &found };
+    node.support = choices.target.support(candidate);
+    let weights = candidate.weight_slots();
+    node.reason = if choices.overrides.get(&node.key) == Some(&Precision::Float) {
+        "kept in float by choice".into()
+    } else if let Support::Float(why) = node.support {
+        why.into()
+    } else if !graph.op_inputs(id).iter().flatten().all(|&value| float32(graph, value)) {
+        "its data are not float32".into()
+    } else if found.work == Work::Product && weights.is_empty() && !choices.computed_products {
+        "both operands are computed: little weight to save, much rounding".into()
+    } else if weights.iter().any(|&slot| !finite(graph, id, slot)) {
+        "the weight holds NaN or infinity".into()
+    } else {
+        node.chosen = true;
+        match found.work {
+            Work::Product => "product with a constant weight".into(),
+            Work::Arithmetic => "between quantized values".into(),
+            Work::Movement => "moves quantized values".into(),
+        }
+    };
+    node.scheme = Some(found);
+    node
+}
+
+/// Float32, or no number that is rounded at all (sizes, conditions).
+fn float32(graph: &Graph, value: ValueId) -> bool {
+    graph.value(value).dtype().is_none_or(|dtype| dtype == DType::F32 || !dtype.is_float())
+}
+
+fn finite(graph: &Graph, op: OpId, slot: usize) -> bool {
+    let tensor = graph.input(op, slot).and_then(|value| graph.constant(value));
+    tensor
+        .and_then(|tensor| tensor.to_vec::<f32>().ok())
+        .is_some_and(|values| values.iter().all(|v| v.is_finite()))
+}
+
+/// Products followed by one activation function and nothing else: the output that is rounded is the function's.
+fn absorb(
+    graph: &Graph,
+    schedule: &[OpId],
+    nodes: &BTreeMap<OpId, Node<'_>>,
+    target: &dyn Target,
+) -> BTreeMap<OpId, OpId> {
+    let mut absorbed = BTreeMap::new();
+    for id in schedule {
+        let node = &nodes[id];
+        let Some(scheme) = node.scheme.as_ref().filter(|scheme| node.chosen && scheme.work != Work::Movement)
+        else {
+            continue;
+        };
+        let Some(output) = graph.output(*id, 0) else { continue };
+        let readers = graph.uses(output);
+        if let [reader] = readers[..]
+            && !graph.is_output(output)
+            && target.absorbs(Candidate { graph, op: *id, scheme }, reader.op)
+            && graph.input(reader.op, 0) == Some(output)
+        {
+            absorbed.insert(*id, reader.op);
+        }
+    }
+    absorbed
+}
+
+/// The value that is rounded for the output of an operator: its own, or that of the function it absorbs.
+fn rounded_output(graph: &Graph, absorbed: &BTreeMap<OpId, OpId>, op: OpId, output: ValueId) -> ValueId {
+    absorbed.get(&op).and_then(|&function| graph.output(function, 0)).unwrap_or(output)
+}
+
+/// Removes choices that do not hold until all do, and returns the values to round with who wants it.
+fn settle(
+    graph: &Graph,
+    schedule: &[OpId],
+    nodes: &mut BTreeMap<OpId, Node<'_>>,
+    absorbed: &BTreeMap<OpId, OpId>,
+) -> BTreeMap<ValueId, OpId> {
+    loop {
+        let needs = needs(graph, schedule, nodes, absorbed);
+        let mut dropped = Vec::new();
+        for id in schedule {
+            let node = &nodes[id];
+            let Some(scheme) = node.scheme.as_ref().filter(|s| node.chosen && s.work != Work::Product) else {
+                continue;
+            };
+            if let Some(why) = objection(graph, nodes, &needs, absorbed, node, scheme) {
+                dropped.push((*id, why));
+            }
+        }
+        if dropped.is_empty() {
+            return needs;
+        }
+        for (id, why) in dropped {
+            let node = nodes.get_mut(&id).expect("the operator is in the table");
+            node.chosen = false;
+            node.reason = why.into();
+        }
+    }
+}
+
+/// Why an operator that is no product should stay float.
+fn objection(
+    graph: &Graph,
+    nodes: &BTreeMap<OpId, Node<'_>>,
+    needs: &BTreeMap<ValueId, OpId>,
+    absorbed: &BTreeMap<OpId, OpId>,
+    node: &Node<'_>,
+    scheme: &Scheme,
+) -> Option<&'static str> {
+    let inputs = node.data_inputs();
+    if inputs.is_empty() {
+        return Some("it reads only constants");
+    }
+    let constants = graph.op_inputs(node.id).into_iter().enumerate();
+    let mut constants = constants.filter(|(slot, value)| {
+        scheme.input(*slot) == Role::Data && value.is_some_and(|value| graph.constant(value).is_some())
+    });
+    if constants.any(|(_, value)| value.is_some_and(|value| !coarse(graph, value))) {
+        return Some("a constant operand would lose too much on one scale");
+    }
+    // A value arrives rounded if something else than this operator wants it so.
+    let arrives = |value: &ValueId| {
+        let wanted = |reader: &ir::Use| reader.op != node.id && wants(graph, nodes, reader.op, *value);
+        let codes = graph.producer(*value).is_some_and(|(op, _)| {
+            let writer =
+                absorbed.iter().find(|(_, function)| **function == op).map_or(op, |(product, _)| *product);
+            nodes[&writer].chosen && nodes[&writer].support == Support::Codes
+        });
+        codes || (needs.contains_key(value) && graph.uses(*value).iter().any(wanted))
+    };
+    let movement = scheme.work == Work::Movement;
+    let arriving = inputs.iter().filter(|value| arrives(value)).count();
+    if !movement && arriving < inputs.len() {
+        return Some("an input is not quantized");
+    }
+    let mut outputs =
+        node.outputs().into_iter().map(|(_, value)| rounded_output(graph, absorbed, node.id, value));
+    let leaves = outputs.any(|value| {
+        graph
+            .uses(value)
+            .iter()
+            .any(|reader| nodes[&reader.op].chosen && wants(graph, nodes, reader.op, value))
+    });
+    if !leaves {
+        return Some("nothing reads its output quantized");
+    }
+    None
+}
+
+/// A chosen operator takes this value rounded.
+fn wants(graph: &Graph, nodes: &BTreeMap<OpId, Node<'_>>, op: OpId, value: ValueId) -> bool {
+    let node = &nodes[&op];
+    let Some(scheme) = node.scheme.as_ref().filter(|_| node.chosen) else { return false };
+    let inputs = graph.op_inputs(op);
+    inputs.iter().enumerate().any(|(slot, input)| {
+        *input == Some(value) && matches!(scheme.input(slot), Role::Data | Role::Weight { .. })
+    })
+}
+
+/// A constant that one 8-bit scale serves well: rounding noise at least 30 dB below it. Below that a per-channel constant
+/// (a normalization's factor) would be the weakest link of the model.
+fn coarse(graph: &Graph, value: ValueId) -> bool {
+    let Some(values) = graph.constant(value).and_then(|tensor| tensor.to_vec::<f32>().ok()) else {
+        return false;
+    };
+    let (low, high) = quant::quantize::min_max(&values);
+    let step = (f64::from(high.max(0.0)) - f64::from(low.min(0.0))) / 255.0;
+    let power = values.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>() / values.len().max(1) as f64;
+    power.is_finite() && step * step / 12.0 * 1000.0 <= power
+}
+
+/// Values that the chosen operators want rounded, with one of them each.
+fn needs(
+    graph: &Graph,
+    schedule: &[OpId],
+    nodes: &BTreeMap<OpId, Node<'_>>,
+    absorbed: &BTreeMap<OpId, OpId>,
+) -> BTreeMap<ValueId, OpId> {
+    let mut needs = BTreeMap::new();
+    for id in schedule {
+        let node = &nodes[id];
+        if !node.chosen {
+            continue;
+        }
+        for value in node.data_inputs() {
+            needs.entry(value).or_insert(*id);
+        }
+        if node.support == Support::Codes {
+            for (_, output) in node.outputs() {
+                needs.entry(rounded_output(graph, absorbed, *id, output)).or_insert(*id);
+            }
+        }
+    }
+    needs
+}
+
+/// Writes the decisions down.
+fn write(
+    graph: &Graph,
+    schedule: &[OpId],
+    nodes: &BTreeMap<OpId, Node<'_>>,
+    absorbed: &BTreeMap<OpId, OpId>,
+    needs: &BTreeMap<ValueId, OpId>,
+    choices: &Choices<'_>,
+) -> QuantPlan {
+    let mut plan = QuantPlan { target: choices.target.name().to_string(), ..QuantPlan::default() };
+    let mut classes = Classes::default();
+    let mut groups = Classes::default();
+    let name = |value: ValueId| graph.value(value).name().to_string();
+    let functions: BTreeSet<OpId> =
+        absorbed.iter().filter(|(op, _)| nodes[op].chosen).map(|(_, f)| *f).collect();
+    for id in schedule {
+        let node = &nodes[id];
+        let Some(scheme) = node.scheme.as_ref().filter(|_| node.chosen) else { continue };
+        let candidate = Candidate { graph, op: *id, scheme };
+        if scheme.work == Work::Product {
+            quantize_weights(&mut plan, candidate, &node.key, choices);
+        }
+        for (slot, output) in node.outputs() {
+            if let Role::Moves(from) = scheme.output(slot)
+                && let Some(input) = graph.input(*id, from)
+            {
+                classes.unite(&name(input), &name(rounded_output(graph, absorbed, *id, output)));
+            }
+        }
+        if choices.target.unifies(candidate) {
+            let members = node.data_inputs().into_iter().chain(node.outputs().into_iter().map(|(_, v)| v));
+            let members: Vec<String> = members.map(name).collect();
+            members.windows(2).for_each(|pair| classes.unite(&pair[0], &pair[1]));
+        }
+        // Whatever moves or computes between products switches with the operator it reads from.
+        if scheme.work != Work::Product {
+            for value in node.data_inputs() {
+                if let Some((writer, _)) = graph.producer(value)
+                    && nodes[&writer].chosen
+                {
+                    groups.unite(&nodes[&writer].key, &node.key);
+                }
+            }
+        }
+    }
+    let grid = activation_grid(choices);
+    for (&value, &asker) in needs {
+        let fixed =
+            graph.producer(value).and_then(|(op, slot)| match nodes[&op].scheme.as_ref()?.output(slot) {
+                Role::Fixed(low, high) => Some((low, high)),
+                _ => None,
+            });
+        let reason = format!("for {}", graph.op(asker));
+        let source = if fixed.is_some() { "fixed" } else { "" };
+        let class = classes.class(&name(value));
+        let entry = ValuePlan {
+            grid,
+            class,
+            range: fixed,
+            params: None,
+            source: source.into(),
+            sqnr_db: None,
+            clipped: None,
+            reason,
+        };
+        plan.values.insert(name(value), entry);
+    }
+    for id in schedule {
+        let node = &nodes[id];
+        let absorbed_function = functions.contains(id);
+        let kernel = match &node.scheme {
+            Some(scheme) if node.chosen && scheme.work == Work::Movement => Kernel::Moves,
+            Some(_) if node.chosen => Kernel::Integer,
+            _ if absorbed_function => Kernel::Moves,
+            _ => Kernel::Float,
+        };
+        let op = graph.op(*id);
+        let entry = OpPlan {
+            node: op.name.clone(),
+            kind: op.kind.to_string(),
+            precision: if node.chosen { choices.precision } else { Precision::Float },
+            kernel,
+            group: groups.class(&node.key),
+            reason: if absorbed_function {
+                "absorbed by the operator before it".into()
+            } else {
+                node.reason.clone()
+            },
+            macs: macs(graph, *id),
+        };
+        plan.ops.insert(node.key.clone(), entry);
+    }
+    plan
+}
+
+fn activation_grid(choices: &Choices<'_>) -> Grid {
+    let grid = choices.target.activation_grid();
+    match choices.precision {
+        Precision::A16w8 if grid.code.is_signed() => Grid { code: quant::CodeType::I16, ..grid },
+        Precision::A16w8 => Grid { code: quant::CodeType::U16, ..grid },
+        Precision::Fp8 => Grid::symmetric(quant::CodeType::F8E4M3FN),
+        _ => grid,
+    }
+}
+
+fn quantize_weights(plan: &mut QuantPlan, candidate: Candidate<'_>, key: &str, choices: &Choices<'_>) {
+    let Candidate { graph, op, scheme } = candidate;
+    let name = |slot: usize| graph.input(op, slot).map(|value| graph.value(value).name().to_string());
+    let mut weights = Vec::new();
+    for slot in candidate.weight_slots() {
+        let Role::Weight { channel, .. } = scheme.input(slot) else { continue };
+        let axis =
+            if choices.per_tensor { None } else { choices.target.weight_axis(candidate, slot, channel) };
+        let grid = match choices.precision {
+            Precision::Fp8 => Grid::symmetric(quant::CodeType::F8E4M3FN),
+            _ => choices.target.weight_grid(),
+        };
+        let value = name(slot).unwrap_or_default();
+        weights.push(WeightPlan { value, slot, grid, axis, block: None, scale_factors: Vec::new() });
+    }
+    let bias = (0..graph.op(op).input_count()).find(|&slot| scheme.input(slot) == Role::Bias);
+    if let (Some(bias), [weight]) = (bias, &weights[..])
+        && choices.target.quantizes_bias()
+        && choices.precision != Precision::Fp8
+        && candidate.is_constant(bias)
+        && let Some(value) = name(bias)
+    {
+        // The data operand is the other one of the product.
+        let data_slot = if weight.slot == 0 { 1 } else { 0 };
+        plan.biases
+            .insert(key.to_string(), BiasPlan { value, slot: bias, data_slot, weight_slot: weight.slot });
+    }
+    plan.weights.insert(key.to_string(), weights);
+}
+
+/// The value is a graph input or computed: something calibration can see.
+pub fn is_observable(graph: &Graph, value: ValueId) -> bool {
+    matches!(graph.value(value).role(), Origin::Input | Origin::Computed)
+}
