@@ -10,7 +10,6 @@ import json
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -75,7 +74,7 @@ def check_simplify(program: Path, model: Named, work: Path) -> str:
 
 
 def check_shapes(program: Path, model: Named, work: Path) -> str:
-    scores = {"onnxq": shapes.Score(Counter(), [], []), "onnx": shapes.Score(Counter(), [], [])}
+    scores = {"onnxq": shapes.Score({}, [], []), "onnx": shapes.Score({}, [], [])}
     tools = {"onnxq": shapes.with_onnxq(program), "onnx": shapes.with_onnx}
     shapes.compare(model, tools, scores, work)
     return "; ".join((scores["onnxq"].failures + scores["onnxq"].contradictions)[:3])

@@ -12,13 +12,10 @@ results/peers.md, otherwise --save writes results/quantize.md.
 
 import hashlib
 import json
-import os
-import shutil
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -102,7 +99,7 @@ def emit(subject: Subject, command, out: Path) -> tuple[list[Path], Run]:
     """Quantizes every file of the subject; costs add up, peak memory is that of the larger."""
     files, runs = [], []
     for k, (model, calib) in enumerate(zip(subject.files, subject.calib, strict=True)):
-        files.append(out.parent / f"{out.name}.{k}.onnx")
+        files.append(out.with_suffix(f".{k}.onnx"))
         runs.append(common.run(command(model, calib, files[-1]), timeout=900))
         if not runs[-1].ok or not files[-1].exists():
             return files, Run(runs[-1].code or 1, "", runs[-1].error)
@@ -199,26 +196,16 @@ def measure(subject: Subject, tool: str, files: list[Path], cost: Run | None) ->
     return row
 
 
-def peer_commands() -> dict[str, Callable[[Path, Path, Path], list]]:
-    """How each peer is called. quantize-rs (cargo install quantize-rs) is left out where it is not installed."""
-    script = Path(__file__).with_name("peers.py")
-    commands = {name: lambda m, c, o, name=name: [sys.executable, script, name, m, c, o] for name in SETTINGS}
-    folders = os.pathsep.join([str(CACHE / "quantize-rs/bin"), os.environ.get("PATH", "")])
-    if program := shutil.which("quantize-rs", path=folders):
-        options = ["--per-channel", "--symmetric"]
-        commands["quantize-rs-weights"] = lambda m, c, o: [program, "quantize", m, "-o", o, *options]
-    return commands
-
-
-def peer(subject: Subject, setting: str, command: Callable[[Path, Path, Path], list], fresh: bool) -> Row:
-    """A peer's row, from the cache if it was made with the same peers.py."""
+def peer(subject: Subject, setting: str, fresh: bool) -> Row:
+    """A peer's row, from the cache if it was made with the same settings file."""
     source = hashlib.sha256(Path(__file__).with_name("peers.py").read_bytes()).hexdigest()[:12]
     out = CACHE / "quantized" / source / f"{subject.name}-{setting}"
-    stored = out.parent / f"{out.name}.json"
+    stored = out.with_suffix(".json")
     if stored.exists() and not fresh:
         return Row(**json.loads(stored.read_text()))
     out.parent.mkdir(parents=True, exist_ok=True)
-    files, cost = emit(subject, command, out)
+    script = Path(__file__).with_name("peers.py")
+    files, cost = emit(subject, lambda m, c, o: [sys.executable, script, setting, m, c, o], out)
     row = measure(subject, setting, files, cost)
     stored.write_text(json.dumps(asdict(row)))
     return row
@@ -274,9 +261,9 @@ def main() -> None:
                     common.progress(f"{subject.name}: {tool}")
                     rows.append(ours(subject, tool, program, Path(work)))
             if args.tools != "onnxq":
-                for setting, command in peer_commands().items():
+                for setting in SETTINGS:
                     common.progress(f"{subject.name}: {setting}")
-                    rows.append(peer(subject, setting, command, args.fresh))
+                    rows.append(peer(subject, setting, args.fresh))
             sections.append(render(subject, task["metric"], task["better"], rows))
     name = "peers" if args.tools == "peers" else "quantize"
     packages = ["onnx", "onnxruntime", "openvino", "onnxsim", "nncf"]

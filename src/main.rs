@@ -1,3 +1,5 @@
 //! The `onnxq` program.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    onnxq::cli::main()
+}

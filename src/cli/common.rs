@@ -1,0 +1,151 @@
+//! Arguments that several commands share.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use ir::Model;
+use proto::ReadOptions;
+
+use crate::data::{self, DataOptions, Layout, Preprocess, Selection, Source, TextOptions};
+use crate::pipeline::engine::{Engine, EngineOptions};
+
+/// Where samples come from.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Data")]
+pub struct DataArgs {
+    /// Samples: .npz, .npy, .jsonl, .txt, a picture, or a folder of .npz, .npy, pictures or test_data_set_*
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// Use made-up data: this many random samples. Says nothing about real accuracy
+    #[arg(long, value_name = "N", conflicts_with = "data")]
+    pub random: Option<usize>,
+    /// At most this many samples, evenly spaced over the data
+    #[arg(long, value_name = "N")]
+    pub samples: Option<usize>,
+    /// Draw the samples at random instead
+    #[arg(long)]
+    pub shuffle: bool,
+    /// Seed of every random choice
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Join this many samples along their first axis
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub batch: usize,
+    /// Pictures: imagenet, unit, yolo, or a TOML file
+    #[arg(long, value_name = "NAME|FILE", default_value = "imagenet")]
+    pub preprocess: String,
+    /// Pictures: size of the tensor, if the model leaves it open
+    #[arg(long, value_name = "WIDTHxHEIGHT")]
+    pub image_size: Option<String>,
+    /// Pictures: length of the shortest side before the centre is cut out
+    #[arg(long, value_name = "PIXELS")]
+    pub resize: Option<usize>,
+    /// Pictures: order of the axes, if the model does not tell
+    #[arg(long, value_enum)]
+    pub layout: Option<Layout>,
+    /// Pictures: blue first
+    #[arg(long)]
+    pub bgr: bool,
+    /// Pictures: subtracted per channel, after scaling
+    #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
+    pub mean: Option<Vec<f32>>,
+    /// Pictures: divided by per channel, after the mean
+    #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
+    pub std: Option<Vec<f32>>,
+    /// Text: tokenizer.json
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
+    /// Text: tokens a window
+    #[arg(long, value_name = "TOKENS")]
+    pub length: Option<usize>,
+    /// Text: tokens from one window's start to the next
+    #[arg(long, value_name = "TOKENS")]
+    pub stride: Option<usize>,
+}
+
+fn three(values: &[f32], flag: &str) -> Result<[f32; 3]> {
+    <[f32; 3]>::try_from(values).with_context(|| format!("{flag} takes three numbers"))
+}
+
+impl DataArgs {
+    /// The options behind the arguments.
+    pub fn options(&self) -> Result<DataOptions> {
+        let mut preprocess = Preprocess::load(&self.preprocess)?;
+        if let Some(size) = &self.image_size {
+            let (width, height) =
+                size.split_once('x').context("--image-size takes WIDTHxHEIGHT, for example 224x224")?;
+            preprocess.size = Some([width.parse()?, height.parse()?]);
+        }
+        preprocess.resize = self.resize.or(preprocess.resize);
+        preprocess.layout = self.layout.or(preprocess.layout);
+        preprocess.bgr |= self.bgr;
+        if let Some(mean) = &self.mean {
+            preprocess.mean = three(mean, "--mean")?;
+        }
+        if let Some(std) = &self.std {
+            preprocess.std = three(std, "--std")?;
+        }
+        let (shuffle, seed, batch) = (self.shuffle, self.seed, self.batch);
+        Ok(DataOptions {
+            preprocess,
+            text: TextOptions { tokenizer: self.tokenizer.clone(), length: self.length, stride: self.stride },
+            selection: Selection { samples: self.samples, shuffle, seed, batch },
+        })
+    }
+
+    /// Opens the samples for a model.
+    pub fn open(&self, model: &Model) -> Result<Box<dyn Source>> {
+        let (specs, options) = (data::input_specs(model), self.options()?);
+        match (&self.data, self.random) {
+            (Some(path), _) => data::open(path, &specs, &options),
+            (None, Some(count)) => {
+                eprintln!("warning: random data: nothing measured here says how the model does on real data");
+                data::random(&specs, count, &options)
+            }
+            (None, None) => bail!("no data: give --data PATH (or --random N to try things out)"),
+        }
+    }
+}
+
+/// Which runtime runs the model.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Runtime")]
+pub struct EngineArgs {
+    /// What runs the model
+    #[arg(long, value_enum, default_value_t)]
+    pub runtime: Engine,
+    /// The ONNX Runtime library, if it is not found by itself
+    #[arg(long, value_name = "FILE")]
+    pub ort_lib: Option<PathBuf>,
+    /// Samples run at the same time; 0 means one per core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+}
+
+impl EngineArgs {
+    /// The options behind the arguments.
+    pub fn options(&self) -> EngineOptions {
+        EngineOptions { engine: self.runtime, ort_library: self.ort_lib.clone(), threads: self.threads }
+    }
+}
+
+/// Reads a model and says what there is to say about its file.
+pub fn read_model(path: &std::path::Path) -> Result<Model> {
+    let loaded = proto::read(path, &ReadOptions::default())?;
+    loaded.notes.iter().for_each(|note| eprintln!("warning: {note}"));
+    Ok(loaded.model)
+}
+
+/// A progress bar with rate and time left; invisible where stderr is no terminal.
+pub fn progress(what: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len}, {per_sec}, {eta} left");
+    let bar = ProgressBar::new(0).with_prefix(what);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}

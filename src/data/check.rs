@@ -1,0 +1,127 @@
+//! Compares each sample with what the model declares, before a runtime sees it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use ir::{DType, Dim, Tensor};
+use runtime::Feed;
+
+use super::{InputSpec, Source};
+
+/// A source whose samples fit the model: inputs complete, types and shapes as declared.
+pub(super) struct Checked {
+    inner: Box<dyn Source>,
+    specs: Vec<InputSpec>,
+    path: PathBuf,
+}
+
+impl Checked {
+    pub(super) fn new(inner: Box<dyn Source>, specs: Vec<InputSpec>, path: &Path) -> Checked {
+        Checked { inner, specs, path: path.to_path_buf() }
+    }
+
+    fn fit(&self, feed: Feed) -> Result<Feed> {
+        let found: Vec<String> = feed.iter().map(|(name, _)| name.clone()).collect();
+        let mut tensors: Vec<Option<(String, Tensor)>> = feed.into_iter().map(Some).collect();
+        // One array and one input belong together whatever the array is called.
+        let single = self.specs.len() == 1 && tensors.len() == 1;
+        let mut fitted = Feed::new();
+        for spec in &self.specs {
+            let holds =
+                |slot: &Option<(String, Tensor)>| slot.as_ref().is_some_and(|(name, _)| *name == spec.name);
+            let at = tensors.iter().position(holds).or(single.then_some(0));
+            let Some((_, tensor)) = at.and_then(|at| tensors[at].take()) else {
+                bail!("input {:?} is missing; the sample holds: {}", spec.name, found.join(", "));
+            };
+            fitted.push((spec.name.clone(), fit(spec, tensor)?));
+        }
+        Ok(fitted)
+    }
+}
+
+/// The tensor as the input wants it: an exact fit, or a leading batch dimension added or dropped where only that differs.
+fn fit(spec: &InputSpec, tensor: Tensor) -> Result<Tensor> {
+    let wrong = |tensor: &Tensor| {
+        let expected = match &spec.dims {
+            Some(dims) => format!("[{}]", dims.iter().map(Dim::to_string).collect::<Vec<_>>().join(", ")),
+            None => "any shape".into(),
+        };
+        let dtype = spec.dtype.map_or("any type".into(), |dtype| dtype.to_string());
+        anyhow::anyhow!(
+            "input {:?}: expected {dtype} {expected}, found {} {:?}",
+            spec.name,
+            tensor.dtype(),
+            tensor.dims()
+        )
+    };
+    let tensor = match spec.dtype {
+        Some(dtype) if dtype != tensor.dtype() => convert(&tensor, dtype).ok_or_else(|| wrong(&tensor))?,
+        _ => tensor,
+    };
+    let Some(dims) = &spec.dims else { return Ok(tensor) };
+    let fits = |sizes: &[usize]| {
+        sizes.len() == dims.len()
+            && dims.iter().zip(sizes).all(|(dim, &size)| dim.known().is_none_or(|d| d == size))
+    };
+    if fits(tensor.dims()) {
+        return Ok(tensor);
+    }
+    let batched: Vec<usize> = std::iter::once(1).chain(tensor.dims().iter().copied()).collect();
+    if fits(&batched) {
+        return Ok(tensor.reshaped(&batched[..])?);
+    }
+    Err(wrong(&tensor))
+}
+
+/// Lossless or customary conversions: float data for a half-precision model, int32 ids for an int64 input.
+fn convert(tensor: &Tensor, dtype: DType) -> Option<Tensor> {
+    let dims = tensor.dims();
+    match (tensor.dtype(), dtype) {
+        (DType::F32, DType::F16) => {
+            let values: Vec<_> = tensor.to_vec::<f32>().ok()?.into_iter().map(half::f16::from_f32).collect();
+            Tensor::from_slice(dims, &values).ok()
+        }
+        (DType::F32, DType::BF16) => {
+            let values: Vec<_> = tensor.to_vec::<f32>().ok()?.into_iter().map(half::bf16::from_f32).collect();
+            Tensor::from_slice(dims, &values).ok()
+        }
+        (DType::F64, DType::F32) => {
+            let values: Vec<_> = tensor.to_vec::<f64>().ok()?.into_iter().map(|v| v as f32).collect();
+            Tensor::from_slice(dims, &values).ok()
+        }
+        (DType::F16, DType::F32) => {
+            let values: Vec<_> = tensor.to_vec::<half::f16>().ok()?.into_iter().map(f32::from).collect();
+            Tensor::from_slice(dims, &values).ok()
+        }
+        (DType::I32, DType::I64) => {
+            let values: Vec<_> = tensor.to_vec::<i32>().ok()?.into_iter().map(i64::from).collect();
+            Tensor::from_slice(dims, &values).ok()
+        }
+        (DType::I64, DType::I32) => {
+            let values: Result<Vec<i32>, _> =
+                tensor.to_vec::<i64>().ok()?.into_iter().map(i32::try_from).collect();
+            Tensor::from_slice(dims, &values.ok()?).ok()
+        }
+        _ => None,
+    }
+}
+
+impl Source for Checked {
+    fn len(&self) -> usize {
+        self.inner.len()
+    }
+
+    fn sample(&self, at: usize) -> Result<Feed> {
+        let place = || format!("{}, sample {}", self.path.display(), self.inner.label(at));
+        let feed = self.inner.sample(at).with_context(place)?;
+        self.fit(feed).with_context(place)
+    }
+
+    fn label(&self, at: usize) -> String {
+        self.inner.label(at)
+    }
+
+    fn is_random(&self) -> bool {
+        self.inner.is_random()
+    }
+}

@@ -1,0 +1,134 @@
+//! Which samples of a source are used: a number of them, evenly spaced or drawn with a seed, in batches.
+
+use anyhow::{Result, bail};
+use ir::{Tensor, TensorError};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use runtime::Feed;
+
+use super::Source;
+
+/// Which samples, in what batches.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// At most this many.
+    pub samples: Option<usize>,
+    /// Draw them at random instead of evenly spaced.
+    pub shuffle: bool,
+    /// Seed of every random choice.
+    pub seed: u64,
+    /// Join this many samples along their first axis; 0 and 1 mean none.
+    pub batch: usize,
+}
+
+/// Applies a selection.
+pub(super) fn select(inner: Box<dyn Source>, selection: &Selection) -> Result<Box<dyn Source>> {
+    let total = inner.len();
+    let wanted = selection.samples.unwrap_or(total).min(total);
+    if wanted == 0 {
+        bail!("--samples 0 leaves no data");
+    }
+    let mut picks: Vec<usize> = (0..total).collect();
+    if selection.shuffle {
+        picks.shuffle(&mut ChaCha8Rng::seed_from_u64(selection.seed));
+        picks.truncate(wanted);
+    } else if wanted < total {
+        // The middle of each of `wanted` equal parts.
+        picks = (0..wanted).map(|k| (2 * k + 1) * total / (2 * wanted)).collect();
+    }
+    Ok(Box::new(Picked { inner, picks, batch: selection.batch.max(1) }))
+}
+
+struct Picked {
+    inner: Box<dyn Source>,
+    picks: Vec<usize>,
+    batch: usize,
+}
+
+impl Source for Picked {
+    fn len(&self) -> usize {
+        self.picks.len().div_ceil(self.batch)
+    }
+
+    fn sample(&self, at: usize) -> Result<Feed> {
+        let first = at * self.batch;
+        let members = &self.picks[first..(first + self.batch).min(self.picks.len())];
+        let mut joined = self.inner.sample(members[0])?;
+        for &member in &members[1..] {
+            for (name, tensor) in self.inner.sample(member)? {
+                if let Some((_, whole)) = joined.iter_mut().find(|(known, _)| *known == name) {
+                    let Ok(longer) = join(whole, &tensor) else {
+                        bail!(
+                            "--batch: samples of {:?} and {:?} of input {name:?} cannot be joined",
+                            whole.dims(),
+                            tensor.dims()
+                        );
+                    };
+                    *whole = longer;
+                }
+            }
+        }
+        Ok(joined)
+    }
+
+    fn label(&self, at: usize) -> String {
+        self.inner.label(self.picks[at * self.batch])
+    }
+
+    fn is_random(&self) -> bool {
+        self.inner.is_random()
+    }
+}
+
+/// Two tensors along the first axis.
+fn join(a: &Tensor, b: &Tensor) -> Result<Tensor, TensorError> {
+    let mut dims = a.dims().to_vec();
+    match (dims.first_mut(), b.dims()) {
+        (Some(size), [more, rest @ ..]) if a.dims()[1..] == *rest && a.dtype() == b.dtype() => *size += more,
+        _ => return Err(TensorError::Kind(b.dtype())),
+    }
+    let mut bytes = a.bytes().to_vec();
+    bytes.extend_from_slice(b.bytes());
+    Tensor::new(a.dtype(), &dims[..], bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Numbers(usize);
+
+    impl Source for Numbers {
+        fn len(&self) -> usize {
+            self.0
+        }
+        fn sample(&self, at: usize) -> Result<Feed> {
+            Ok(vec![("x".into(), Tensor::from_slice(&[1], &[at as f32])?)])
+        }
+    }
+
+    fn picked(selection: Selection) -> Vec<Vec<f32>> {
+        let source = select(Box::new(Numbers(10)), &selection).unwrap();
+        (0..source.len()).map(|at| source.sample(at).unwrap()[0].1.to_vec().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_part_is_evenly_spaced() {
+        let some = picked(Selection { samples: Some(3), ..Selection::default() });
+        assert_eq!(some, [[1.0], [5.0], [8.0]]);
+    }
+
+    #[test]
+    fn batches_join_and_the_last_may_be_short() {
+        let batches = picked(Selection { samples: Some(5), batch: 2, ..Selection::default() });
+        assert_eq!(batches, [vec![1.0, 3.0], vec![5.0, 7.0], vec![9.0]]);
+    }
+
+    #[test]
+    fn a_seed_always_draws_the_same() {
+        let draw = |seed| picked(Selection { samples: Some(4), shuffle: true, seed, ..Selection::default() });
+        assert_eq!(draw(1), draw(1));
+        assert_ne!(draw(1), draw(2));
+    }
+}

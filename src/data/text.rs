@@ -1,0 +1,185 @@
+//! A text file and a `tokenizer.json`: windows of tokens, and whatever else the model asks for beside them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use ir::{DType, Dim, Tensor};
+use runtime::Feed;
+use tokenizers::Tokenizer;
+
+use super::{InputSpec, Source};
+
+/// How text becomes windows of tokens.
+#[derive(Clone, Debug, Default)]
+pub struct TextOptions {
+    /// `tokenizer.json`. Without one, the file must hold token numbers: one window a line.
+    pub tokenizer: Option<PathBuf>,
+    /// Tokens a window; 128 if absent and the model leaves it open.
+    pub length: Option<usize>,
+    /// Tokens from one window's start to the next; the length if absent.
+    pub stride: Option<usize>,
+}
+
+/// Windows of tokens for a language model.
+pub(super) struct Text {
+    windows: Vec<Vec<i64>>,
+    specs: Vec<InputSpec>,
+}
+
+impl Text {
+    pub(super) fn open(path: &Path, specs: &[InputSpec], options: &TextOptions) -> Result<Text> {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let ids = specs.iter().find(|spec| role(&spec.name) == Role::Ids);
+        let Some(ids) = ids else {
+            bail!("the model has no input that takes token numbers (input_ids); give .npz data");
+        };
+        let declared = ids.dims.as_ref().and_then(|dims| dims.last()).and_then(Dim::known);
+        let windows = match &options.tokenizer {
+            Some(file) => {
+                let tokenizer = Tokenizer::from_file(file).map_err(|e| anyhow!("{}: {e}", file.display()))?;
+                let encoding =
+                    tokenizer.encode(text, true).map_err(|e| anyhow!("{}: {e}", path.display()))?;
+                let tokens: Vec<i64> = encoding.get_ids().iter().map(|&id| i64::from(id)).collect();
+                let length = options.length.or(declared).unwrap_or(128).max(1);
+                cut(&tokens, length, options.stride.unwrap_or(length).max(1), declared.is_some())
+            }
+            None => numbers(&text).with_context(|| {
+                format!(
+                    "{} holds no token numbers; give --tokenizer tokenizer.json for plain text",
+                    path.display()
+                )
+            })?,
+        };
+        Ok(Text { windows, specs: specs.to_vec() })
+    }
+}
+
+/// Windows of `length` tokens; a shorter last one is kept unless the model wants exactly that length.
+fn cut(tokens: &[i64], length: usize, stride: usize, exact: bool) -> Vec<Vec<i64>> {
+    let mut windows = Vec::new();
+    let mut start = 0;
+    while start < tokens.len() {
+        let end = (start + length).min(tokens.len());
+        if end - start == length || (!exact && end - start > 1) || windows.is_empty() {
+            windows.push(tokens[start..end].to_vec());
+        }
+        if end == tokens.len() {
+            break;
+        }
+        start += stride;
+    }
+    windows
+}
+
+fn numbers(text: &str) -> Result<Vec<Vec<i64>>> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let parse = |word: &str| word.parse::<i64>().with_context(|| format!("{word:?} is not a number"));
+    lines.map(|line| line.split([' ', ',', '\t']).filter(|w| !w.is_empty()).map(parse).collect()).collect()
+}
+
+/// What a language model's input means: the names that exporters use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Ids,
+    Mask,
+    Positions,
+    Segments,
+    Past,
+    UseCache,
+    Unknown,
+}
+
+fn role(name: &str) -> Role {
+    match name {
+        "input_ids" | "input_ids:0" | "tokens" | "ids" | "input" => Role::Ids,
+        "attention_mask" | "mask" | "input_mask" => Role::Mask,
+        "position_ids" | "positions" => Role::Positions,
+        "token_type_ids" | "segment_ids" => Role::Segments,
+        "use_cache_branch" => Role::UseCache,
+        _ if name.starts_with("past") => Role::Past,
+        _ => Role::Unknown,
+    }
+}
+
+impl Source for Text {
+    fn len(&self) -> usize {
+        self.windows.len()
+    }
+
+    fn sample(&self, at: usize) -> Result<Feed> {
+        let window = &self.windows[at];
+        let count = window.len();
+        let mut feed = Feed::new();
+        for spec in &self.specs {
+            let values: Vec<i64> = match role(&spec.name) {
+                Role::Ids => window.clone(),
+                Role::Mask => vec![1; count],
+                Role::Positions => (0..count as i64).collect(),
+                Role::Segments => vec![0; count],
+                Role::Past => {
+                    feed.push((spec.name.clone(), empty_past(spec)?));
+                    continue;
+                }
+                Role::UseCache => {
+                    feed.push((spec.name.clone(), Tensor::from_slice(&[1], &[false])?));
+                    continue;
+                }
+                Role::Unknown => bail!("input {:?} cannot be made from text: give .npz data", spec.name),
+            };
+            feed.push((spec.name.clone(), integers(spec, &[1, count], &values)?));
+        }
+        Ok(feed)
+    }
+}
+
+fn integers(spec: &InputSpec, dims: &[usize], values: &[i64]) -> Result<Tensor> {
+    // Some exports take one window without a batch dimension.
+    let dims = if spec.dims.as_ref().is_some_and(|dims| dims.len() == 1) { &dims[1..] } else { dims };
+    Ok(match spec.dtype.unwrap_or(DType::I64) {
+        DType::I32 => Tensor::from_slice(dims, &values.iter().map(|&v| v as i32).collect::<Vec<_>>())?,
+        DType::I64 => Tensor::from_slice(dims, values)?,
+        DType::F32 => Tensor::from_slice(dims, &values.iter().map(|&v| v as f32).collect::<Vec<_>>())?,
+        DType::Bool => Tensor::from_slice(dims, &values.iter().map(|&v| v != 0).collect::<Vec<_>>())?,
+        other => bail!("input {:?} is {other}; token numbers are int64 or int32", spec.name),
+    })
+}
+
+/// A cache that holds nothing: `[batch, heads, 0, size]`, batch 1.
+fn empty_past(spec: &InputSpec) -> Result<Tensor> {
+    let dims = spec.dims.as_deref().unwrap_or(&[]);
+    let past = dims.len().checked_sub(2).with_context(|| format!("input {:?} is no cache", spec.name))?;
+    let size = |(at, dim): (usize, &Dim)| match dim.known() {
+        Some(size) if at != past => size,
+        _ if at == 0 => 1,
+        _ => 0,
+    };
+    let dims: Vec<usize> = dims.iter().enumerate().map(size).collect();
+    let dtype = spec.dtype.unwrap_or(DType::F32);
+    let bytes = dtype.storage_bytes(ir::checked_elements(&dims)?).unwrap_or(0);
+    Ok(Tensor::new(dtype, &dims[..], vec![0u8; bytes])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_overlap_by_the_stride_and_the_rest_is_kept() {
+        assert_eq!(cut(&[1, 2, 3, 4, 5], 2, 2, false), [vec![1, 2], vec![3, 4]]);
+        assert_eq!(cut(&[1, 2, 3, 4, 5], 3, 2, false), [vec![1, 2, 3], vec![3, 4, 5]]);
+        assert_eq!(cut(&[1, 2, 3, 4], 3, 2, false), [vec![1, 2, 3], vec![3, 4]]);
+        assert_eq!(cut(&[1, 2, 3, 4], 3, 2, true), [vec![1, 2, 3]]);
+    }
+
+    #[test]
+    fn an_empty_cache_has_no_positions() {
+        let dims = [Dim::symbol("batch"), Dim::Known(4), Dim::symbol("past"), Dim::Known(8)];
+        let spec = InputSpec {
+            name: "past_key_values.0.key".into(),
+            dtype: Some(DType::F32),
+            dims: Some(dims.to_vec()),
+        };
+        assert_eq!(empty_past(&spec).unwrap().dims(), [1, 4, 0, 8]);
+    }
+}

@@ -1,0 +1,179 @@
+//! One pass over the data: every float value of the model into a sketch, on all threads, resumable.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use ir::{Model, Role};
+use quant::range::Sketch;
+use runtime::{Executor, Observer, View};
+
+use super::digest;
+use super::engine::{EngineOptions, prepare, run_all};
+use super::table::CalibrationTable;
+use crate::data::Source;
+
+/// How often an unfinished table is saved.
+const SAVE_EVERY: Duration = Duration::from_secs(10);
+
+/// What to calibrate and how.
+#[derive(Clone, Debug, Default)]
+pub struct CalibrateOptions {
+    /// The runtime.
+    pub engine: EngineOptions,
+    /// Only every `n`-th sample from `i` on: part `i` of `n`, counted from 1.
+    pub shard: Option<(usize, usize)>,
+    /// Where an unfinished table is kept, for resuming; none keeps nothing.
+    pub partial: Option<PathBuf>,
+    /// Leave out the per-channel extrema.
+    pub without_channels: bool,
+}
+
+/// Every float value that calibration looks at: inputs and computed values of the main graph.
+pub fn observed(model: &Model) -> Vec<String> {
+    let main = model.main();
+    let wanted = main.values().map(|id| main.value(id)).filter(|value| {
+        matches!(value.role(), Role::Input | Role::Computed)
+            && value.data.is_none()
+            && value.dtype().is_none_or(|dtype| dtype.is_compute_float())
+    });
+    wanted.map(|value| value.name().to_string()).collect()
+}
+
+/// Collects sketches by value name.
+struct Collector {
+    sketches: BTreeMap<String, Sketch>,
+    /// Channel axis of values whose channels are worth keeping.
+    sample: u64,
+    error: Option<anyhow::Error>,
+    channels: bool,
+}
+
+impl Observer for Collector {
+    fn see(&mut self, name: &str, value: View<'_>) {
+        let Some(elements) = value.floats() else { return };
+        let sketch = match self.sketches.get_mut(name) {
+            Some(sketch) => sketch,
+            None => self.sketches.entry(name.to_string()).or_default(),
+        };
+        let dims = value.dims();
+        // Pictures keep channels on axis 1, everything else on its last axis.
+        let axis = match dims.len() {
+            0 | 1 => None,
+            3 if dims[0] != 1 => Some(2),
+            2 | 3 => Some(dims.len() - 1),
+            _ => Some(1),
+        };
+        let layout = axis.filter(|_| self.channels).and_then(|axis| quant::Layout::per_axis(dims, axis).ok());
+        let seen = match layout {
+            Some(layout) => sketch.observe_channels(self.sample, &elements, &layout),
+            None => {
+                sketch.observe(self.sample, &elements);
+                Ok(())
+            }
+        };
+        if let Err(error) = seen {
+            self.error.get_or_insert(anyhow::Error::from(error).context(format!("value {name:?}")));
+        }
+    }
+}
+
+/// Runs the samples and returns the table. `progress` hears of each finished sample.
+pub fn calibrate(
+    model: &Model,
+    executor: &dyn Executor,
+    source: &dyn Source,
+    options: &CalibrateOptions,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<CalibrationTable> {
+    let label = format!("{} {}", executor.name(), executor.version());
+    let mut table = CalibrationTable::new(digest::model(model), label, source.is_random(), source.len());
+    let all: Vec<usize> = match options.shard {
+        Some((part, parts)) => (0..source.len()).filter(|sample| sample % parts == part - 1).collect(),
+        None => (0..source.len()).collect(),
+    };
+    if let Some(partial) = options.partial.as_deref().filter(|path| path.exists()) {
+        resume(&mut table, partial)?;
+    }
+    let mut left: Vec<usize> =
+        all.iter().copied().filter(|sample| !table.samples.contains_key(sample)).collect();
+    let session = prepare(executor, model, observed(model))?;
+    let mut finished = all.len() - left.len();
+    // In rounds, so that an unfinished table can be saved between them.
+    let mut round = options.engine.threads().max(1);
+    while !left.is_empty() {
+        let started = Instant::now();
+        let now: Vec<usize> = left.drain(..round.min(left.len())).collect();
+        let part = observe_round(session.as_ref(), source, &now, options, &mut |_| {
+            finished += 1;
+            progress(finished, all.len());
+        })?;
+        merge(&mut table, part)?;
+        if let Some(partial) = &options.partial {
+            let spent = started.elapsed();
+            if !left.is_empty() && spent * 2 < SAVE_EVERY {
+                round *= 2;
+            } else if !left.is_empty() {
+                table.write(partial)?;
+            }
+        } else {
+            round = left.len().max(1);
+        }
+    }
+    Ok(table)
+}
+
+type Part = (BTreeMap<usize, String>, BTreeMap<String, Sketch>);
+
+fn observe_round(
+    session: &dyn runtime::Session,
+    source: &dyn Source,
+    samples: &[usize],
+    options: &CalibrateOptions,
+    done: &mut dyn FnMut(usize),
+) -> Result<Vec<Part>> {
+    let channels = !options.without_channels;
+    let make = || {
+        let collector = Collector { sketches: BTreeMap::new(), sample: 0, error: None, channels };
+        (BTreeMap::<usize, String>::new(), collector)
+    };
+    let states = run_all(
+        session,
+        source,
+        samples,
+        options.engine.threads(),
+        make,
+        |(digests, collector), session, sample, feed| {
+            collector.sample = sample as u64;
+            digests.insert(sample, digest::sample(&feed));
+            session.run(&feed, collector)?;
+            collector.error.take().map_or(Ok(()), Err)
+        },
+        done,
+    )?;
+    Ok(states.into_iter().map(|(digests, collector)| (digests, collector.sketches)).collect())
+}
+
+fn merge(table: &mut CalibrationTable, parts: Vec<Part>) -> Result<()> {
+    for (samples, values) in parts {
+        let mut part = CalibrationTable { samples, values, ..table.clone_head() };
+        part.random = table.random;
+        table.merge(&part)?;
+    }
+    Ok(())
+}
+
+impl CalibrationTable {
+    fn clone_head(&self) -> CalibrationTable {
+        CalibrationTable::new(self.model.clone(), self.runtime.clone(), self.random, self.total)
+    }
+}
+
+/// Takes up an unfinished table, if it is of the same run.
+fn resume(table: &mut CalibrationTable, partial: &Path) -> Result<()> {
+    let found = CalibrationTable::read(partial)?;
+    table.merge(&found).with_context(|| {
+        format!("{} is left of another run: delete it or give another --output", partial.display())
+    })
+}

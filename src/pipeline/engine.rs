@@ -1,0 +1,159 @@
+//! Which runtime runs a model, and running many samples on it.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError, mpsc};
+
+use anyhow::{Context, Result, anyhow, bail};
+use ir::Model;
+use runtime::{Executor, Feed, Level, Observer, Ort, Prepare, Session, Tract};
+
+use crate::data::Source;
+
+/// Which runtime, by the name that users type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Engine {
+    /// tract if it can run the model, else ONNX Runtime if it is installed, else the reference evaluator.
+    #[default]
+    Auto,
+    /// tract, embedded.
+    Tract,
+    /// ONNX Runtime, loaded from a shared library.
+    Ort,
+    /// The plain evaluator of operator definitions: slow, for small models.
+    Reference,
+}
+
+/// How to run.
+#[derive(Clone, Debug, Default)]
+pub struct EngineOptions {
+    /// Which runtime.
+    pub engine: Engine,
+    /// The ONNX Runtime library, if not found by itself.
+    pub ort_library: Option<PathBuf>,
+    /// Samples run at the same time; 0 means one per core.
+    pub threads: usize,
+}
+
+impl EngineOptions {
+    /// Threads, resolved.
+    pub fn threads(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        }
+    }
+
+    /// ONNX Runtime at a level, if it can be found.
+    pub fn ort(&self, level: Level) -> Result<Ort> {
+        let path = super::super::ort_library::find(self.ort_library.as_deref())?;
+        Ok(Ort::load(&path, level)?)
+    }
+
+    /// The runtime for this model; the answer says why if it is not the first choice.
+    pub fn choose(&self, model: &Model) -> Result<(Box<dyn Executor>, Option<String>)> {
+        match self.engine {
+            Engine::Tract => Ok((Box::new(Tract), None)),
+            Engine::Ort => Ok((Box::new(self.ort(Level::Basic)?), None)),
+            Engine::Reference => Ok((Box::new(runtime::Reference), None)),
+            Engine::Auto => {
+                let Err(missing) = Tract.supports(model) else { return Ok((Box::new(Tract), None)) };
+                let mut what: Vec<String> = missing.iter().map(|m| format!("{} ({})", m.op, m.why)).collect();
+                what.truncate(3);
+                let lacks = format!("tract cannot run {}", what.join(", "));
+                match self.ort(Level::Basic) {
+                    Ok(ort) => Ok((Box::new(ort), Some(format!("{lacks}; running in ONNX Runtime")))),
+                    Err(error) => {
+                        let note =
+                            format!("{lacks}; {error:#}; running in the reference evaluator, which is slow");
+                        Ok((Box::new(runtime::Reference), Some(note)))
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Runs samples on forks of a session, one a thread. Each worker makes its own `state`, observes with it, and hands it
+/// back; `done` is called on this thread after each sample. Stops at the first error.
+pub fn run_all<S: Send>(
+    session: &dyn Session,
+    source: &dyn Source,
+    samples: &[usize],
+    threads: usize,
+    make: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, &mut dyn Session, usize, Feed) -> Result<()> + Sync,
+    mut done: impl FnMut(usize),
+) -> Result<Vec<S>> {
+    let next = AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
+    let failure: Mutex<Option<(usize, anyhow::Error)>> = Mutex::new(None);
+    let workers = threads.clamp(1, samples.len().max(1));
+    let mut forks = Vec::new();
+    for _ in 0..workers {
+        forks.push(session.fork()?);
+    }
+    let (tell, told) = mpsc::channel();
+    let states = std::thread::scope(|scope| {
+        let (next, stop, failure, make, work) = (&next, &stop, &failure, &make, &work);
+        let handles: Vec<_> = forks
+            .into_iter()
+            .map(|mut fork| {
+                let tell = tell.clone();
+                scope.spawn(move || {
+                    let mut state = make();
+                    while !stop.load(Ordering::Relaxed) {
+                        let at = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(&sample) = samples.get(at) else { break };
+                        let result = source.sample(sample).and_then(|feed| {
+                            work(&mut state, fork.as_mut(), sample, feed)
+                                .with_context(|| format!("sample {}", source.label(sample)))
+                        });
+                        match result {
+                            Ok(()) => {
+                                let _ = tell.send(sample);
+                            }
+                            Err(error) => {
+                                stop.store(true, Ordering::Relaxed);
+                                let mut slot = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                                // The earliest sample's error, whichever thread was first.
+                                if slot.as_ref().is_none_or(|(known, _)| sample < *known) {
+                                    *slot = Some((sample, error));
+                                }
+                            }
+                        }
+                    }
+                    state
+                })
+            })
+            .collect();
+        drop(tell);
+        told.iter().for_each(&mut done);
+        handles.into_iter().map(|handle| handle.join()).collect::<Vec<_>>()
+    });
+    if let Some((_, error)) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
+    states.into_iter().map(|state| state.map_err(|_| anyhow!("a worker thread panicked"))).collect()
+}
+
+/// Runs one sample and collects the wanted values.
+pub fn collect(session: &mut dyn Session, feed: &Feed) -> Result<Vec<(String, ir::Tensor)>> {
+    let mut values = Vec::new();
+    let mut keep = |name: &str, view: runtime::View<'_>| {
+        if let Some(tensor) = view.to_tensor() {
+            values.push((name.to_string(), tensor));
+        }
+    };
+    session.run(feed, &mut keep as &mut dyn Observer)?;
+    if values.is_empty() {
+        bail!("the model has no output that can be shown");
+    }
+    Ok(values)
+}
+
+/// Prepares a model, naming the runtime in errors.
+pub fn prepare(executor: &dyn Executor, model: &Model, taps: Vec<String>) -> Result<Box<dyn Session>> {
+    let options = Prepare { taps, threads: 1 };
+    executor.prepare(model, &options).with_context(|| format!("runtime {}", executor.name()))
+}

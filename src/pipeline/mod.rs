@@ -1,0 +1,8 @@
+//! What the commands do, apart from arguments and printing: models, data and runtimes brought together.
+
+pub mod calibrate;
+mod coverage;
+pub mod digest;
+pub mod engine;
+pub mod prepare;
+pub mod table;
