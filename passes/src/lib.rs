@@ -9,6 +9,7 @@
 pub mod driver;
 mod forms;
 mod numbers;
+mod pattern;
 pub mod preset;
 pub mod table;
 mod weights;
@@ -36,6 +37,11 @@ mod merge_squeezes;
 mod merge_transposes;
 mod normalize;
 pub mod quantize;
+mod raise_opset;
+mod recompose_gelu;
+mod recompose_hard_swish;
+mod recompose_layer_norm;
+mod recompose_softmax;
 pub mod target;
 
 use ir::Model;

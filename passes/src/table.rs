@@ -47,6 +47,11 @@ passes! {
     merge_squeezes::MergeSqueezes,
     merge_transposes::MergeTransposes,
     normalize::Normalize,
+    raise_opset::RaiseOpset,
+    recompose_gelu::RecomposeGelu,
+    recompose_hard_swish::RecomposeHardSwish,
+    recompose_layer_norm::RecomposeLayerNorm,
+    recompose_softmax::RecomposeSoftmax,
 }
 
 fn make_pass<P: Pass + DeserializeOwned + 'static>(

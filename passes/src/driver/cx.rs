@@ -149,6 +149,22 @@ impl<'a> Cx<'a> {
         }
     }
 
+    /// Carries out several patches that only make sense together, as one numbered rewrite. A patch that is refused after
+    /// the first has been carried out is an error: the caller must have looked.
+    pub fn rewrite_all(
+        &mut self,
+        model: &mut Model,
+        rule: &'static str,
+        at: Location,
+        patches: Vec<(GraphId, Patch)>,
+    ) -> Result<bool, String> {
+        if !self.spend(rule, at) {
+            return Ok(false);
+        }
+        patches.into_iter().try_for_each(|(graph, patch)| patch::apply(model, graph, patch).map(drop))?;
+        Ok(true)
+    }
+
     /// Numbers a change that is not a patch (a whole graph moved, an opset raised) and says whether it may be made.
     pub fn spend(&mut self, rule: &'static str, at: Location) -> bool {
         let may = !self.out_of_fuel();
