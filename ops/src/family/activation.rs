@@ -6,8 +6,8 @@
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI};
 
 use ir::DType;
-use ndarray::{ArrayView, IxDyn};
 
+use super::reals::stretched;
 use crate::array;
 use crate::error::Result;
 use crate::eval::{EvalCx, Outputs};
@@ -88,21 +88,11 @@ fn give(cx: &EvalCx, numbers: Vec<f64>) -> Result<Outputs> {
     }
 }
 
-/// Input `at`, repeated to the sizes of input 0.
-fn stretched(cx: &EvalCx, at: usize) -> Result<Vec<f64>> {
-    let (dims, own) = (cx.tensor(0)?.dims(), cx.tensor(at)?.dims());
-    let numbers = cx.f64s(at)?;
-    let view = ArrayView::from_shape(IxDyn(own), &numbers).ok();
-    let wide = view.as_ref().and_then(|view| view.broadcast(IxDyn(dims)));
-    let wide = wide.ok_or_else(|| cx.wrong_input(at, &format!("a shape that broadcasts to {dims:?}")))?;
-    Ok(wide.iter().copied().collect())
-}
-
 fn eval_prelu(cx: &EvalCx) -> Result<Outputs> {
     if cx.tensor(0)?.dtype().bits() == 64 && cx.tensor(0)?.dtype() != DType::F64 {
         return Err(cx.unsupported_dtype(0));
     }
-    let slope = stretched(cx, 1)?;
+    let slope = stretched::<f64>(cx, 1, cx.tensor(0)?.dims())?;
     give(cx, cx.f64s(0)?.into_iter().zip(slope).map(|(x, s)| if x < 0.0 { s * x } else { x }).collect())
 }
 
@@ -119,7 +109,7 @@ fn eval_gelu(cx: &EvalCx) -> Result<Outputs> {
 fn biased(cx: &EvalCx, of: fn(f64) -> f64) -> Result<Outputs> {
     let mut x = cx.f64s(0)?;
     if cx.has(1) {
-        x.iter_mut().zip(stretched(cx, 1)?).for_each(|(x, bias)| *x += bias);
+        x.iter_mut().zip(stretched::<f64>(cx, 1, cx.tensor(0)?.dims())?).for_each(|(x, bias)| *x += bias);
     }
     give(cx, x.into_iter().map(of).collect())
 }

@@ -8,9 +8,8 @@
 //!   of com.microsoft: the row is `x + skip + bias`, given as output 3; skip broadcasts over the batch
 
 use ir::{DType, Dim};
-use ndarray::{ArrayView, IxDyn};
 
-use super::reals::{for_real, opt_reals_of, reals, value};
+use super::reals::{for_real, opt_reals_of, reals, stretched, value};
 use crate::error::Result;
 use crate::eval::{EvalCx, Outputs};
 use crate::infer::InferCx;
@@ -47,19 +46,6 @@ fn normalize<T: Real>(x: &[T], size: usize, form: Form, epsilon: f64) -> Normali
         out.inverses.push(inverse);
     }
     out
-}
-
-/// The numbers of input `at`, repeated to `dims` as numpy broadcasts.
-fn stretched<T: Real>(cx: &EvalCx, at: usize, dims: &[usize]) -> Result<Vec<T>> {
-    let numbers = reals::<T>(cx, at)?;
-    let own = cx.tensor(at)?.dims();
-    if own == dims {
-        return Ok(numbers);
-    }
-    let view = ArrayView::from_shape(IxDyn(own), &numbers).ok();
-    let wide = view.as_ref().and_then(|view| view.broadcast(IxDyn(dims)));
-    let wide = wide.ok_or_else(|| cx.wrong_input(at, &format!("a shape that broadcasts to {dims:?}")))?;
-    Ok(wide.iter().copied().collect())
 }
 
 fn stash(cx_dtype: Option<DType>) -> DType {

@@ -4,16 +4,20 @@ mod activation;
 mod attention;
 mod batch_normalization;
 mod binary;
+mod canvas;
 mod cast;
 mod concat;
 mod conv;
 mod conv_transpose;
 mod deform_conv;
 mod expand;
+mod fourier;
 mod grid_sample;
 mod layer_normalization;
 mod linear_attention;
 mod logic;
+mod loss;
+mod non_max_suppression;
 mod normalization;
 mod pool;
 mod reals;
@@ -23,9 +27,11 @@ mod reshape;
 mod resize;
 mod rotary_embedding;
 mod round;
+mod sampling;
 mod slice;
 mod transpose;
 mod unary;
+mod window_function;
 
 use crate::rule::OpRule;
 
@@ -36,16 +42,20 @@ pub const RULES: &[&[&dyn OpRule]] = &[
     attention::RULES,
     batch_normalization::RULES,
     binary::RULES,
+    canvas::RULES,
     cast::RULES,
     concat::RULES,
     conv::RULES,
     conv_transpose::RULES,
     deform_conv::RULES,
     expand::RULES,
+    fourier::RULES,
     grid_sample::RULES,
     layer_normalization::RULES,
     linear_attention::RULES,
     logic::RULES,
+    loss::RULES,
+    non_max_suppression::RULES,
     normalization::RULES,
     pool::RULES,
     recurrent::RULES,
@@ -54,9 +64,11 @@ pub const RULES: &[&[&dyn OpRule]] = &[
     resize::RULES,
     rotary_embedding::RULES,
     round::RULES,
+    sampling::RULES,
     slice::RULES,
     transpose::RULES,
     unary::RULES,
+    window_function::RULES,
 ];
 
 #[cfg(test)]

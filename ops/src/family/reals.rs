@@ -5,6 +5,8 @@ use ir::{DType, Dim};
 use crate::error::Result;
 use crate::eval::EvalCx;
 use crate::infer::InferCx;
+use crate::infer::shape::broadcast_sizes;
+use crate::kernel::broadcast::sources;
 use crate::kernel::real::Real;
 use crate::kernel::window::{AutoPad, WindowAttrs};
 use crate::sym;
@@ -50,6 +52,18 @@ pub(super) fn reals_of<T: Real>(cx: &EvalCx, at: usize, dims: &[usize]) -> Resul
 /// The numbers of an input that must have `dims`; none if omitted.
 pub(super) fn opt_reals_of<T: Real>(cx: &EvalCx, at: usize, dims: &[usize]) -> Result<Option<Vec<T>>> {
     if cx.has(at) { reals_of(cx, at, dims).map(Some) } else { Ok(None) }
+}
+
+/// Elements of sizes `own` repeated to `dims` as numpy broadcasts; none if they do not broadcast to exactly that.
+pub(super) fn stretch<T: Copy>(numbers: &[T], own: &[usize], dims: &[usize]) -> Option<Vec<T>> {
+    let fits = broadcast_sizes(own, dims).is_some_and(|joined| joined == dims);
+    fits.then(|| sources(own, dims).into_iter().filter_map(|at| numbers.get(at).copied()).collect())
+}
+
+/// The numbers of input `at`, repeated to `dims`.
+pub(super) fn stretched<T: Real>(cx: &EvalCx, at: usize, dims: &[usize]) -> Result<Vec<T>> {
+    let wrong = || cx.wrong_input(at, &format!("a shape that broadcasts to {dims:?}"));
+    stretch(&reals(cx, at)?, cx.tensor(at)?.dims(), dims).ok_or_else(wrong)
 }
 
 /// A single number at input `at`; none if omitted.

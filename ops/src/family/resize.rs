@@ -16,6 +16,7 @@ use crate::error::Result;
 use crate::eval::{EvalCx, Outputs};
 use crate::infer::InferCx;
 use crate::kernel::interpolate::{Coordinates, Filter, Line, Nearest, Taps, apply};
+use crate::kernel::movement::take_blocks;
 use crate::rule::{OpRule, Table};
 
 /// What scales or sizes ask for, per axis of the input.
@@ -245,7 +246,7 @@ fn eval(cx: &EvalCx) -> Result<Outputs> {
     let tables =
         (0..x.rank()).map(|axis| table(cx, &form, &plan, x.dims(), axis)).collect::<Result<Vec<_>>>()?;
     match form.filter {
-        Filter::Nearest(_) if !form.crops() => gather(cx, x, &tables, &plan.sizes),
+        Filter::Nearest(_) if !form.crops() => gather(cx, x, &tables),
         _ => for_real!(cx, 0, T => {
             let mut data = reals::<T>(cx, 0)?;
             let mut dims = x.dims().to_vec();
@@ -294,29 +295,21 @@ fn table(cx: &EvalCx, form: &Form, plan: &Plan, dims: &[usize], axis: usize) -> 
 }
 
 /// Moves elements of any type.
-fn gather(cx: &EvalCx, x: &Tensor, tables: &[Option<Vec<Taps>>], sizes: &[usize]) -> Result<Outputs> {
-    let bits = x.dtype().bits();
-    if bits == 0 || bits % 8 != 0 {
-        return Err(cx.unsupported_dtype(0));
-    }
-    let mut bytes = x.bytes().to_vec();
-    let mut dims = x.dims().to_vec();
+fn gather(cx: &EvalCx, x: &Tensor, tables: &[Option<Vec<Taps>>]) -> Result<Outputs> {
+    let mut y = x.clone();
     for (axis, table) in tables.iter().enumerate() {
         let Some(table) = table else { continue };
-        let row = dims[axis + 1..].iter().product::<usize>() * bits / 8;
-        let plane = dims[axis] * row;
-        dims[axis] = table.len();
+        let mut dims = y.dims().to_vec();
+        let (outer, inner) =
+            (dims[..axis].iter().product::<usize>(), dims[axis + 1..].iter().product::<usize>());
+        let input = std::mem::replace(&mut dims[axis], table.len());
         cx.reserve(x.dtype(), &dims)?;
-        let mut out = Vec::with_capacity(bytes.len() / plane.max(1) * table.len() * row);
-        for plane in bytes.chunks_exact(plane.max(1)) {
-            for taps in table {
-                let at = taps.as_ref().and_then(|taps| taps.first()).map_or(0, |tap| tap.0);
-                out.extend_from_slice(&plane[at * row..][..row]);
-            }
-        }
-        bytes = out;
+        let nearest = |taps: &Taps| taps.as_ref().and_then(|taps| taps.first()).map_or(0, |tap| tap.0);
+        let starts =
+            (0..outer).flat_map(|at| table.iter().map(move |taps| (at * input + nearest(taps)) * inner));
+        y = take_blocks(&y, &dims, inner, starts).map_err(|error| cx.tensor_error(error))?;
     }
-    cx.give(Tensor::new(x.dtype(), sizes, bytes))
+    Ok(vec![y.into()])
 }
 
 /// The table.
