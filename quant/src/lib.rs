@@ -10,18 +10,25 @@
 //! - [`grid`] scales and zero points: `Grid`, `Params`, and the one place where degenerate ranges are decided
 //! - [`weight`] weight quantizers: rtn, rtn_search, ...
 //! - [`range`] mergeable sketches of activations
-//! - [`quantize`] real slices to codes and back; [`round`] rounding; [`pack`] sub-byte storage
+//! - [`quantize`] real slices to codes and back; [`round`] rounding; [`pack`] sub-byte storage; [`bias`] int32 biases
+//! - [`equalize`], [`smooth`] moving range between layers; [`saturation`] what CPUs without VNNI do to 8-bit products
+//! - [`measure`] how far one result is from another
 
+pub mod bias;
 pub mod code;
 mod dispatch;
+pub mod equalize;
 pub mod error;
 pub mod grid;
 pub mod layout;
+pub mod measure;
 pub mod minifloat;
 pub mod pack;
 pub mod quantize;
 pub mod range;
 pub mod round;
+pub mod saturation;
+pub mod smooth;
 pub mod weight;
 
 pub use code::CodeType;
