@@ -10,9 +10,11 @@ mod graph;
 mod location;
 mod model;
 mod op;
+mod same;
 mod settle;
 mod spelling;
 mod tensor;
+pub mod text;
 mod types;
 mod value;
 
@@ -22,6 +24,7 @@ pub use graph::{Annotation, Graph, GraphError, GraphId, OpId, Place, Slot, Slots
 pub use location::{Location, Part};
 pub use model::{Function, Model, sorted_opsets, version};
 pub use op::{Op, OpKind, canonical_domain};
+pub use same::Difference;
 pub use spelling::{Listing, Spelling, Stray, StrayList};
 pub use tensor::{Data, Dims, Element, Encoding, Tensor, TensorError, TensorNotes, checked_elements};
 pub use types::{Dim, Shape, TensorType, Type, TypeKind};

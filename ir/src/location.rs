@@ -24,21 +24,21 @@ pub enum Part {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Location {
     /// The graph: its name in quotes, or the way to it from the main graph; see [`Location::within`].
-    pub graph: Option<String>,
+    pub graph: Option<Box<str>>,
     /// The operator: `"name" (Kind)`.
-    pub op: Option<String>,
+    pub op: Option<Box<str>>,
     /// The part of the operator.
     pub part: Option<Part>,
     /// The value's name.
     pub value: Option<Arc<str>>,
     /// The operator that produces the value.
-    pub producer: Option<String>,
+    pub producer: Option<Box<str>>,
 }
 
 impl Location {
     /// A graph.
     pub fn graph(graph: &Graph) -> Location {
-        Location { graph: Some(format!("{:?}", graph.name)), ..Location::default() }
+        Location { graph: Some(format!("{:?}", graph.name).into()), ..Location::default() }
     }
 
     /// An operator.
@@ -83,22 +83,22 @@ impl Location {
         for outer in model.surrounding(id) {
             let graph = model.graph(outer);
             let holder = model.graph(inner).parent().filter(|&(_, op)| graph.is_live(op));
-            let holder = holder.map_or_else(|| "?".to_string(), |(_, op)| cite(graph, op));
+            let holder = holder.map_or_else(|| "?".into(), |(_, op)| cite(graph, op));
             way = format!("{:?} > {holder} > {way}", graph.name);
             inner = outer;
         }
-        self.graph = Some(way);
+        self.graph = Some(way.into());
         self
     }
 }
 
 /// `"name" (Kind)`; an operator without a name is known by what it writes: `Kind -> "value"`.
-fn cite(graph: &Graph, id: OpId) -> String {
+fn cite(graph: &Graph, id: OpId) -> Box<str> {
     let op = graph.op(id);
     let first = graph.op_outputs(id).into_iter().flatten().next();
     match first {
-        Some(output) if op.name.is_empty() => format!("{op} -> {:?}", graph.value(output).name()),
-        _ => op.to_string(),
+        Some(output) if op.name.is_empty() => format!("{op} -> {:?}", graph.value(output).name()).into(),
+        _ => op.to_string().into(),
     }
 }
 

@@ -42,7 +42,9 @@ impl Model {
     fn drop_unreachable(&mut self) -> Vec<GraphId> {
         let mut reached = vec![false; self.graphs.len()];
         let mut order = Vec::new();
-        let functions = self.functions.iter().map(|function| (function.graph, None));
+        let functions = self.functions.iter();
+        let functions =
+            functions.flat_map(|f| std::iter::once(f.graph).chain(f.defaults.graphs())).map(|id| (id, None));
         let mut found: Vec<(GraphId, Option<(GraphId, OpId)>)> = vec![(self.main, None)];
         found.extend(functions);
         let mut next = 0;

@@ -20,11 +20,6 @@ mod loss;
 mod non_max_suppression;
 mod normalization;
 mod pool;
-mod qlinear_conv;
-mod qlinear_elementwise;
-mod qlinear_pool;
-mod quantize_linear;
-mod quantized;
 mod reals;
 mod recurrent;
 mod region;
@@ -63,10 +58,6 @@ pub const RULES: &[&[&dyn OpRule]] = &[
     non_max_suppression::RULES,
     normalization::RULES,
     pool::RULES,
-    qlinear_conv::RULES,
-    qlinear_elementwise::RULES,
-    qlinear_pool::RULES,
-    quantize_linear::RULES,
     recurrent::RULES,
     region::RULES,
     reshape::RULES,
