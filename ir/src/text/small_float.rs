@@ -49,9 +49,9 @@ pub(super) fn value(dtype: DType, code: u8) -> Option<f64> {
     let (e, m) = (code >> mantissa & top, code & ones);
     match special {
         Special::Ieee if e == top => {
-            return Some(if m == 0 { sign * f64::INFINITY } else { sign * f64::NAN });
+            return Some(if m == 0 { sign * f64::INFINITY } else { f64::NAN.copysign(sign) });
         }
-        Special::AllOnes if e == top && m == ones => return Some(sign * f64::NAN),
+        Special::AllOnes if e == top && m == ones => return Some(f64::NAN.copysign(sign)),
         Special::MinusZero if sign < 0.0 && e == 0 && m == 0 => return Some(f64::NAN),
         _ => {}
     }
