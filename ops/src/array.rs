@@ -202,3 +202,15 @@ pub fn densify(sparse: &ir::SparseTensor) -> Result<Tensor, TensorError> {
     }
     Tensor::new(values.dtype(), dims.clone(), bytes)
 }
+
+/// The next index of a shape in row-major order; false after the last.
+pub fn advance(index: &mut [usize], dims: &[usize]) -> bool {
+    for (at, &size) in index.iter_mut().zip(dims).rev() {
+        *at += 1;
+        if *at < size {
+            return true;
+        }
+        *at = 0;
+    }
+    false
+}

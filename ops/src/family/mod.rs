@@ -9,26 +9,37 @@ mod cast;
 mod concat;
 mod conv;
 mod conv_transpose;
+mod cumulative;
 mod deform_conv;
+mod einsum;
 mod expand;
 mod fourier;
+mod gather;
+mod generate;
 mod grid_sample;
 mod layer_normalization;
 mod linear_attention;
 mod logic;
 mod loss;
+mod mask;
+mod matmul;
 mod non_max_suppression;
 mod normalization;
+mod pad;
 mod pool;
 mod reals;
 mod recurrent;
+mod reduce;
 mod region;
 mod reshape;
 mod resize;
 mod rotary_embedding;
 mod round;
 mod sampling;
+mod scatter;
+mod select;
 mod slice;
+mod softmax;
 mod transpose;
 mod unary;
 mod window_function;
@@ -47,25 +58,36 @@ pub const RULES: &[&[&dyn OpRule]] = &[
     concat::RULES,
     conv::RULES,
     conv_transpose::RULES,
+    cumulative::RULES,
     deform_conv::RULES,
+    einsum::RULES,
     expand::RULES,
     fourier::RULES,
+    gather::RULES,
+    generate::RULES,
     grid_sample::RULES,
     layer_normalization::RULES,
     linear_attention::RULES,
     logic::RULES,
     loss::RULES,
+    mask::RULES,
+    matmul::RULES,
     non_max_suppression::RULES,
     normalization::RULES,
+    pad::RULES,
     pool::RULES,
     recurrent::RULES,
+    reduce::RULES,
     region::RULES,
     reshape::RULES,
     resize::RULES,
     rotary_embedding::RULES,
     round::RULES,
     sampling::RULES,
+    scatter::RULES,
+    select::RULES,
     slice::RULES,
+    softmax::RULES,
     transpose::RULES,
     unary::RULES,
     window_function::RULES,

@@ -100,6 +100,9 @@ pub fn take_blocks(
     block: usize,
     starts: impl Iterator<Item = usize>,
 ) -> Result<Tensor, TensorError> {
+    if ir::checked_elements(dims)? == 0 {
+        return take(source, dims, iter::empty());
+    }
     let width = source.dtype().bits() / 8;
     let whole_bytes = source.dtype().bits() % 8 == 0 && width > 0;
     if !whole_bytes || block <= 1 {
