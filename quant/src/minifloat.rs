@@ -7,9 +7,9 @@
 //! Formats: OCP 8-bit (E4M3FN, E5M2) and MX 6-/4-bit specifications; the FNUZ ones: Noune et al., arXiv 2206.02915.
 
 use crate::code::CodeType;
-use crate::error::{Error, check_len};
+use crate::error::Error;
 use crate::grid::Params;
-use crate::quantize::Layout;
+use crate::quantize::{Layout, map_with};
 
 /// What happens above the greatest finite value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,12 +117,6 @@ fn format(what: &'static str, code: CodeType) -> Result<MiniFloat, Error> {
     MiniFloat::of(code).ok_or(Error::CodeType { what, code })
 }
 
-fn check(layout: &Layout, elements: usize, params: usize, out: usize) -> Result<(), Error> {
-    check_len("elements of the layout", layout.len(), elements)?;
-    check_len("scales", layout.params_len(), params)?;
-    check_len("output", elements, out)
-}
-
 /// Codes of x / scale, one a byte. Zero points play no part: ONNX wants them 0 for float codes.
 pub fn quantize(
     x: &[f32],
@@ -133,10 +127,8 @@ pub fn quantize(
     out: &mut [u8],
 ) -> Result<(), Error> {
     let f = format("minifloat::quantize", code)?;
-    check(layout, x.len(), params.len(), out.len())?;
-    for (i, (o, &x)) in out.iter_mut().zip(x).enumerate() {
-        *o = f.encode(x / params[layout.param_of(i)].scale(), overflow);
-    }
+    layout.check(x.len(), params.len(), out.len())?;
+    map_with(x, layout, params, out, |x, p| f.encode(x / p.scale(), overflow));
     Ok(())
 }
 
@@ -149,10 +141,8 @@ pub fn dequantize(
     out: &mut [f32],
 ) -> Result<(), Error> {
     let table = format("minifloat::dequantize", code)?.table();
-    check(layout, q.len(), params.len(), out.len())?;
-    for (i, (o, &q)) in out.iter_mut().zip(q).enumerate() {
-        *o = table[usize::from(q)] * params[layout.param_of(i)].scale();
-    }
+    layout.check(q.len(), params.len(), out.len())?;
+    map_with(q, layout, params, out, |q, p| table[usize::from(q)] * p.scale());
     Ok(())
 }
 
@@ -167,10 +157,9 @@ pub fn fake_quantize(
 ) -> Result<(), Error> {
     let f = format("minifloat::fake_quantize", code)?;
     let table = f.table();
-    check(layout, x.len(), params.len(), out.len())?;
-    for (i, (o, &x)) in out.iter_mut().zip(x).enumerate() {
-        let scale = params[layout.param_of(i)].scale();
-        *o = table[usize::from(f.encode(x / scale, overflow))] * scale;
-    }
+    layout.check(x.len(), params.len(), out.len())?;
+    map_with(x, layout, params, out, |x, p| {
+        table[usize::from(f.encode(x / p.scale(), overflow))] * p.scale()
+    });
     Ok(())
 }

@@ -10,6 +10,8 @@ use crate::round::{MAGIC, round_small};
 
 /// An integer that stores one code: `i8` or `u8` for widths up to 8 bits (unpacked), and the wider types.
 pub trait Code: Copy + Default + Send + Sync {
+    /// Whether codes take all 32 bits, so that differences need more.
+    const WIDE: bool;
     /// Keeps the low bits.
     fn from_i32(code: i32) -> Self;
     /// Widens.
@@ -19,6 +21,7 @@ pub trait Code: Copy + Default + Send + Sync {
 macro_rules! code {
     ($($t:ty),*) => {$(
         impl Code for $t {
+            const WIDE: bool = size_of::<$t>() == 4;
             #[inline(always)]
             fn from_i32(code: i32) -> Self { code as $t }
             #[inline(always)]
@@ -120,7 +123,7 @@ impl Layout {
         }
     }
 
-    fn check(&self, elements: usize, params: usize, out: usize) -> Result<(), Error> {
+    pub(crate) fn check(&self, elements: usize, params: usize, out: usize) -> Result<(), Error> {
         check_len("elements of the layout", self.len(), elements)?;
         check_len("scales", self.params_len(), params)?;
         check_len("output", elements, out)
@@ -133,6 +136,29 @@ pub(crate) enum Run {
     One(usize),
     /// One scale an element, from this index on.
     Zip(usize),
+}
+
+/// out = f(x, its parameter), with the parameter found once a stretch. Lengths are checked by the caller.
+pub(crate) fn map_with<P: Copy, T: Copy, U>(
+    x: &[T],
+    layout: &Layout,
+    params: &[P],
+    out: &mut [U],
+    f: impl Fn(T, P) -> U,
+) {
+    layout.for_each_run(|start, len, run| {
+        let (x, out) = (&x[start..start + len], &mut out[start..start + len]);
+        match run {
+            Run::One(p) => {
+                let p = params[p];
+                out.iter_mut().zip(x).for_each(|(o, &x)| *o = f(x, p));
+            }
+            Run::Zip(p) => {
+                let p = &params[p..p + len];
+                out.iter_mut().zip(x).zip(p).for_each(|((o, &x), &p)| *o = f(x, p));
+            }
+        }
+    });
 }
 
 /// Params with the clip bounds already moved by the zero point, so that the inner loop only compares and rounds.
@@ -217,19 +243,7 @@ pub fn quantize<C: Code>(
     let Some(kernels) = params.iter().map(|&p| Kernel::new(p, clip)).collect::<Option<Vec<_>>>() else {
         return quantize_ref(x, layout, params, clip, out);
     };
-    layout.for_each_run(|start, len, run| {
-        let (x, out) = (&x[start..start + len], &mut out[start..start + len]);
-        match run {
-            Run::One(p) => {
-                let k = kernels[p];
-                out.iter_mut().zip(x).for_each(|(o, &x)| *o = C::from_i32(k.code(x)));
-            }
-            Run::Zip(p) => {
-                let k = &kernels[p..p + len];
-                out.iter_mut().zip(x).zip(k).for_each(|((o, &x), k)| *o = C::from_i32(k.code(x)));
-            }
-        }
-    });
+    map_with(x, layout, &kernels, out, |x, k| C::from_i32(k.code(x)));
     Ok(())
 }
 
@@ -241,19 +255,12 @@ pub fn dequantize<C: Code>(
     out: &mut [f32],
 ) -> Result<(), Error> {
     layout.check(q.len(), params.len(), out.len())?;
-    layout.for_each_run(|start, len, run| {
-        let (q, out) = (&q[start..start + len], &mut out[start..start + len]);
-        match run {
-            Run::One(p) => {
-                let p = params[p];
-                out.iter_mut().zip(q).for_each(|(o, q)| *o = dequantize_one(q.to_i32(), p));
-            }
-            Run::Zip(p) => {
-                let p = &params[p..p + len];
-                out.iter_mut().zip(q).zip(p).for_each(|((o, q), &p)| *o = dequantize_one(q.to_i32(), p));
-            }
-        }
-    });
+    let small = |p: &Params| p.zero_point().unsigned_abs() < 1 << 30;
+    if C::WIDE || !params.iter().all(small) {
+        map_with(q, layout, params, out, |q: C, p| dequantize_one(q.to_i32(), p));
+    } else {
+        map_with(q, layout, params, out, |q: C, p| (q.to_i32() - p.zero_point()) as f32 * p.scale());
+    }
     Ok(())
 }
 
@@ -285,19 +292,7 @@ pub fn fake_quantize(
     let Some(kernels) = params.iter().map(|&p| Kernel::new(p, clip)).collect::<Option<Vec<_>>>() else {
         return fake_quantize_ref(x, layout, params, clip, out);
     };
-    layout.for_each_run(|start, len, run| {
-        let (x, out) = (&x[start..start + len], &mut out[start..start + len]);
-        match run {
-            Run::One(p) => {
-                let k = kernels[p];
-                out.iter_mut().zip(x).for_each(|(o, &x)| *o = k.fake(x));
-            }
-            Run::Zip(p) => {
-                let k = &kernels[p..p + len];
-                out.iter_mut().zip(x).zip(k).for_each(|((o, &x), k)| *o = k.fake(x));
-            }
-        }
-    });
+    map_with(x, layout, &kernels, out, |x, k| k.fake(x));
     Ok(())
 }
 

@@ -183,3 +183,32 @@ proptest! {
         prop_assert_eq!(pack::from_raw(&raw, code, codes.len()).unwrap(), codes);
     }
 }
+
+proptest! {
+    /// A wider range never has a smaller scale, and rounding is monotone: order survives quantization.
+    #[test]
+    fn scales_and_codes_are_monotone(
+        lo in -1e6f32..0.0, hi in 0.0f32..1e6, wider in 1.0f32..4.0, x in -1e6f32..1e6, y in -1e6f32..1e6,
+        code in prop::sample::select(CodeType::ALL), symmetric: bool,
+    ) {
+        let grid = Grid { code, symmetric, span: Span::Full };
+        let (p, _) = Params::from_range(lo, hi, grid, &Policy::default());
+        let (q, _) = Params::from_range(lo * wider, hi * wider, grid, &Policy::default());
+        prop_assert!(q.scale() >= p.scale() || hi - lo == 0.0);
+        let clip = code.int_range().unwrap_or((-1, 1));
+        prop_assert!(quantize_one(x.min(y), p, clip) <= quantize_one(x.max(y), p, clip));
+    }
+
+    /// Quantizing what is on the grid already changes nothing.
+    #[test]
+    fn codes_survive_the_round_trip(code in prop::sample::select(INTS), scale in 1e-6f32..1e3, t in 0.0f64..1.0, z in 0.0f64..1.0) {
+        // 16 bits and fewer: an int32 code times a float32 scale has more digits than float32 holds.
+        prop_assume!(code != CodeType::I32);
+        let (lo, hi) = code.int_range().unwrap();
+        let between = |t: f64| (f64::from(lo) + t * (f64::from(hi) - f64::from(lo))) as i32;
+        let p = Params::new(scale, between(z)).unwrap();
+        let q = between(t);
+        let x = onnxq_quant::quantize::dequantize_one(q, p);
+        prop_assert_eq!(quantize_one(x, p, (lo, hi)), q);
+    }
+}

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::exact_sum::ExactSum;
 use crate::error::{Error, check_len};
-use crate::quantize::Layout;
+use crate::quantize::{Layout, Run};
 
 /// Statistics of each position on one axis. NaN and Inf are not counted.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -51,21 +51,13 @@ impl Channels {
         layout.for_each_run(|start, len, run| {
             let x = &x[start..start + len];
             match run {
-                crate::quantize::Run::One(p) => {
+                Run::One(p) => {
                     let (a, b, s) = stretch(x);
                     (lo[p], hi[p]) = (lo[p].min(a), hi[p].max(b));
                     sum[p] += s;
                 }
-                crate::quantize::Run::Zip(p) => {
-                    let ends = lo[p..p + len].iter_mut().zip(&mut hi[p..p + len]);
-                    for ((&v, (lo, hi)), sum) in x.iter().zip(ends).zip(&mut sum[p..p + len]) {
-                        // Comparisons with NaN are false; the infinities are kept out by the finite start values
-                        // on one side and by this on the other.
-                        let v = if v.abs() < f32::INFINITY { v } else { f32::NAN };
-                        *lo = if v < *lo { v } else { *lo };
-                        *hi = if v > *hi { v } else { *hi };
-                        *sum += if v.is_nan() { 0.0 } else { f64::from(v) };
-                    }
+                Run::Zip(p) => {
+                    side_by_side(x, &mut lo[p..p + len], &mut hi[p..p + len], &mut sum[p..p + len]);
                 }
             }
         });
@@ -128,17 +120,45 @@ impl Channels {
     }
 }
 
-/// Extrema and sum of the finite numbers of a contiguous stretch, the sum in sixteen lanes by position.
-fn stretch(x: &[f32]) -> (f32, f32, f64) {
-    const LANES: usize = 16;
+crate::dispatch! {
+    /// Extrema and sum of the finite numbers of a contiguous stretch, the sum in sixteen lanes by position.
+    fn stretch, stretch_avx2 = stretch_body(x: &[f32]) -> (f32, f32, f64)
+}
+crate::dispatch! {
+    /// Adds one number to each of as many channels.
+    fn side_by_side, side_by_side_avx2 =
+        side_by_side_body(x: &[f32], lo: &mut [f32], hi: &mut [f32], sum: &mut [f64])
+}
+
+const LANES: usize = 16;
+
+#[inline(always)]
+fn stretch_body(x: &[f32]) -> (f32, f32, f64) {
     let (mut lo, mut hi, mut sum) = ([NONE.0; LANES], [NONE.1; LANES], [0.0f64; LANES]);
-    for c in x.chunks(LANES) {
-        for (i, &v) in c.iter().enumerate() {
-            let ok = v.abs() < f32::INFINITY;
-            lo[i] = if ok & (v < lo[i]) { v } else { lo[i] };
-            hi[i] = if ok & (v > hi[i]) { v } else { hi[i] };
-            sum[i] += if ok { f64::from(v) } else { 0.0 };
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for c in chunks {
+        for i in 0..LANES {
+            take(c[i], &mut lo[i], &mut hi[i], &mut sum[i]);
         }
     }
+    for (i, &v) in rest.iter().enumerate() {
+        take(v, &mut lo[i], &mut hi[i], &mut sum[i]);
+    }
     (lo.into_iter().fold(NONE.0, f32::min), hi.into_iter().fold(NONE.1, f32::max), sum.iter().sum())
+}
+
+#[inline(always)]
+fn side_by_side_body(x: &[f32], lo: &mut [f32], hi: &mut [f32], sum: &mut [f64]) {
+    for (((&v, lo), hi), sum) in x.iter().zip(lo).zip(hi).zip(sum) {
+        take(v, lo, hi, sum);
+    }
+}
+
+/// Passes over NaN and Inf without a branch.
+#[inline(always)]
+fn take(v: f32, lo: &mut f32, hi: &mut f32, sum: &mut f64) {
+    let ok = v.abs() < f32::INFINITY;
+    *lo = if ok & (v < *lo) { v } else { *lo };
+    *hi = if ok & (v > *hi) { v } else { *hi };
+    *sum += f64::from(if ok { v } else { 0.0 });
 }

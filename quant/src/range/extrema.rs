@@ -31,7 +31,7 @@ pub struct Sample {
 }
 
 /// A bijection that looks random (the finalizer of SplitMix64; Steele, Lea, Flood 2014).
-fn scramble(index: u64) -> u64 {
+pub(crate) fn scramble(index: u64) -> u64 {
     let z = index.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

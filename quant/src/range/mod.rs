@@ -16,10 +16,13 @@ pub mod minmax;
 pub mod mse;
 mod observe;
 pub mod percentile;
+pub mod reservoir;
 pub mod sketch;
 
+pub use channels::Channels;
 pub use density::Density;
 pub use method::{METHODS, Method};
+pub use reservoir::Reservoir;
 pub use sketch::Sketch;
 
 use serde::{Deserialize, Serialize};
