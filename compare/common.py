@@ -27,8 +27,8 @@ from onnx import ModelProto, numpy_helper
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 FIXTURES = ROOT / "fixtures"
-SHARED = Path(os.environ.get("ONNXQ_SHARED", ROOT.parent / "shared"))
-CACHE = Path(os.environ.get("ONNXQ_CACHE", Path(tempfile.gettempdir()) / "onnxq-compare"))
+SHARED = Path(os.environ.get("ONNXQ_SHARED", ROOT.parent / "shared")).resolve()
+CACHE = Path(os.environ.get("ONNXQ_CACHE", Path(tempfile.gettempdir()) / "onnxq-compare")).resolve()
 TIMEOUT = 600.0  #: seconds a tool may take on one model
 
 
@@ -147,8 +147,8 @@ class Run:
         return brief((errors or lines[-1:] or [f"exit code {self.code}"])[0])
 
 
-def run(command: Sequence[str | Path], timeout: float = TIMEOUT, env: dict[str, str] | None = None) -> Run:
-    """Runs and measures a command (see measure.py)."""
+def run(command: Sequence[str | Path], timeout: float = TIMEOUT) -> Run:
+    """Runs and measures a command (see measure.py), in an empty folder: some tools leave files where they stand."""
     with tempfile.TemporaryDirectory() as work:
         report = Path(work) / "cost.json"
         full = [sys.executable, "-S", HERE / "measure.py", report, *command]
@@ -157,7 +157,7 @@ def run(command: Sequence[str | Path], timeout: float = TIMEOUT, env: dict[str, 
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=os.environ | (env or {}),
+            cwd=work,
             start_new_session=True,
         )
         try:

@@ -7,6 +7,7 @@ values (outputs of nodes, subgraphs included): with a type, with a rank, with al
 type, rank or dimension that differs from what another tool or an actual run in onnxruntime says.
 """
 
+import contextlib
 import sys
 import tempfile
 from collections import Counter
@@ -109,7 +110,8 @@ def with_onnx(model: ModelProto, path: Path) -> Table:
 def with_symbolic(model: ModelProto, path: Path) -> Table:
     from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 
-    return table_of(SymbolicShapeInference.infer_shapes(model, auto_merge=True))
+    with contextlib.chdir(path.parent):  # it leaves a file where it stands when it fails
+        return table_of(SymbolicShapeInference.infer_shapes(model, auto_merge=True))
 
 
 def with_onnxq(program: Path) -> Callable[[ModelProto, Path], Table]:
