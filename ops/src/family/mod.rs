@@ -15,6 +15,7 @@ mod einsum;
 mod expand;
 mod fourier;
 mod gather;
+mod gather_block_quantized;
 mod generate;
 mod grid_sample;
 mod layer_normalization;
@@ -23,10 +24,16 @@ mod logic;
 mod loss;
 mod mask;
 mod matmul;
+mod matmul_nbits;
 mod non_max_suppression;
 mod normalization;
 mod pad;
 mod pool;
+mod qlinear_conv;
+mod qlinear_elementwise;
+mod qlinear_pool;
+mod quantize_linear;
+mod quantized;
 mod reals;
 mod recurrent;
 mod reduce;
@@ -64,6 +71,7 @@ pub const RULES: &[&[&dyn OpRule]] = &[
     expand::RULES,
     fourier::RULES,
     gather::RULES,
+    gather_block_quantized::RULES,
     generate::RULES,
     grid_sample::RULES,
     layer_normalization::RULES,
@@ -72,10 +80,15 @@ pub const RULES: &[&[&dyn OpRule]] = &[
     loss::RULES,
     mask::RULES,
     matmul::RULES,
+    matmul_nbits::RULES,
     non_max_suppression::RULES,
     normalization::RULES,
     pad::RULES,
     pool::RULES,
+    qlinear_conv::RULES,
+    qlinear_elementwise::RULES,
+    qlinear_pool::RULES,
+    quantize_linear::RULES,
     recurrent::RULES,
     reduce::RULES,
     region::RULES,

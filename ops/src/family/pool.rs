@@ -123,15 +123,15 @@ fn eval_maximum(cx: &EvalCx) -> Result<Outputs> {
         outputs.truncate(1);
     } else if column_major && let Some(Value::Tensor(indices)) = outputs.get_mut(1) {
         let sizes: Vec<usize> = pool.axes.iter().map(|axis| axis.input).collect();
-        let image: usize = sizes.iter().product();
+        let image = sizes.iter().product::<usize>().max(1);
         let turned = |index: i64| {
             // The coordinates again, the first axis fastest.
             let (mut rest, mut place) = (index as usize % image, image);
             let mut turned = index as usize / image * image;
             for &size in sizes.iter().rev() {
-                place /= size;
-                turned += rest % size * place;
-                rest /= size;
+                place /= size.max(1);
+                turned += rest % size.max(1) * place;
+                rest /= size.max(1);
             }
             turned as i64
         };

@@ -1,6 +1,7 @@
 //! Numeric kernels: slices in, vectors out. They know sizes that a rule has checked, and neither operators nor tensors.
 
 pub mod attend;
+pub mod blocks;
 pub mod broadcast;
 pub mod conv;
 pub mod fourier;
