@@ -11,7 +11,7 @@
 //!
 //! Stands before the passes that ask for ranks and sizes, and again behind those that change operators.
 
-use ir::{GraphId, Location, Model, Role, ValueId};
+use ir::{GraphId, Location, Model, Role, Type, TypeKind, ValueId};
 use ops::infer::{Issue, infer_model, shape};
 use serde::Deserialize;
 
@@ -59,14 +59,25 @@ impl Pass for InferShapes {
 }
 
 /// The type is news, and it is ours to write.
-fn wanted(model: &Model, graph: GraphId, value: ValueId, ty: &ir::Type) -> bool {
+fn wanted(model: &Model, graph: GraphId, value: ValueId, ty: &Type) -> bool {
     let g = model.graph(graph);
     let held = g.value(value);
-    if held.role() != Role::Computed || held.ty.as_ref() == Some(ty) {
+    if held.role() != Role::Computed || held.ty.as_ref() == Some(ty) || !is_whole(ty) {
         return false;
     }
     match &held.ty {
         Some(promised) if g.is_output(value) => shape::merge(ty, promised).is_some(),
         _ => true,
+    }
+}
+
+/// Every element type is there: a file cannot say that only the shape is known.
+fn is_whole(ty: &Type) -> bool {
+    match &ty.kind {
+        TypeKind::Tensor(tensor) | TypeKind::Sparse(tensor) => tensor.dtype.is_some(),
+        TypeKind::Sequence(inner) | TypeKind::Optional(inner) => is_whole(inner),
+        TypeKind::Map { key, value } => key.is_some() && is_whole(value),
+        TypeKind::Opaque { .. } => true,
+        TypeKind::None => false,
     }
 }
