@@ -1,6 +1,6 @@
 //! How far one result is from another: streaming, mergeable, in f64.
 //!
-//! Within one call sums run in order; over calls they are exact ([`ExactSum`]), so the result does not depend on the
+//! Within one call sums run in order; over calls they are exact ([`crate::range::exact_sum`]), so the result does not depend on the
 //! order of samples or on threads. A number that is not finite on one side only is *broken*: it is counted, and a
 //! comparison with broken numbers has an SQNR of -200 dB, so that no average can hide it.
 

@@ -11,7 +11,7 @@ const LOWEST: i32 = -1074;
 
 /// The exact sum of the finite numbers added so far.
 ///
-/// The value is Σ digits[i]·2^(32·(first + i) - 1074), with 0 ≤ digit < 2^32 except the last, which carries the sign;
+/// The value is Σ `digits[i]`·2^(32·(first + i) - 1074), with 0 ≤ digit < 2^32 except the last, which carries the sign;
 /// first and last digits are not zero. So equal sums have equal fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Raw")]

@@ -1,8 +1,8 @@
 //! Counting a slice of activations: what [`Sketch::observe`](super::Sketch::observe) does, plainly and fast.
 //!
 //! The fast form works on chunks that stay in the first-level cache: one pass for extrema, zeros and moments, one that
-//! turns numbers into bin keys, one that counts keys in four interleaved small tables (a single table stalls on runs of
-//! equal keys, and activations are full of them). Sums go to sixteen lanes by position and are folded in a fixed order,
+//! turns numbers into bin keys, one that counts keys in a small table with four places for each key (with one place, runs
+//! of equal keys wait for each other, and activations are full of them). Sums go to sixteen lanes by position and are folded in a fixed order,
 //! so that the result is the same for every vector width.
 
 use std::cell::RefCell;
@@ -33,12 +33,16 @@ pub struct Observed {
 const LANES: usize = 16;
 /// Numbers handled at a time; 16 KiB.
 const CHUNK: usize = 4096;
-/// Below this length, going through the tables costs more than it saves.
+/// Below this length, going through the table costs more than it saves.
 const SMALL: usize = 1024;
 const COPIES: usize = 4;
-/// Each table counts a quarter of a chunk, so this many chunks fit into 16 bits.
+/// Each copy counts a quarter of a chunk, so this many chunks fit into 16 bits.
 const CHUNKS_PER_FLUSH: usize = 63;
+/// Keys of numbers other than zero.
 const KEYS: usize = 2 * HALF;
+/// Zeros, which Relu makes by the million, are counted in the scan. Here they go to places past the keys that nobody
+/// reads, a different one for each position: counting them all in one place would wait for the previous store each time.
+const TABLE: usize = 2 * KEYS;
 
 /// State of one call.
 struct Call {
@@ -116,7 +120,7 @@ pub fn observe(x: &[f32], histogram: &mut Histogram) -> Observed {
             let (lo, hi) = (scan.lo, scan.hi);
             call.out.lo = call.out.lo.min(lo);
             call.out.hi = call.out.hi.max(hi);
-            call.out.zeros += u64::from(scan.pos_zeros) + u64::from(scan.neg_zeros);
+            call.out.zeros += u64::from(scan.zeros);
             let exponent = Histogram::exponent_for(lo.abs().max(hi.abs()));
             if exponent > histogram.exponent() {
                 histogram_after(&mut pending, scratch, histogram).grow(exponent);
@@ -129,10 +133,8 @@ pub fn observe(x: &[f32], histogram: &mut Histogram) -> Observed {
                 seen.for_each(|(&k, _)| histogram.add(i32::from(k) - HALF as i32, 1));
                 continue;
             }
-            count(keys, &mut scratch.tables);
+            count(keys, &mut scratch.table);
             pending.cover(Histogram::key(lo, exponent).min(-1), Histogram::key(hi, exponent).max(0));
-            pending.pos_zeros += u64::from(scan.pos_zeros);
-            pending.neg_zeros += u64::from(scan.neg_zeros);
             pending.chunks += 1;
             if pending.chunks == CHUNKS_PER_FLUSH {
                 histogram_after(&mut pending, scratch, histogram);
@@ -144,23 +146,21 @@ pub fn observe(x: &[f32], histogram: &mut Histogram) -> Observed {
 }
 
 struct Scratch {
-    tables: [[u16; KEYS]; COPIES],
+    table: [[u16; COPIES]; TABLE],
     keys: [u16; CHUNK],
 }
 
 thread_local! {
     static SCRATCH: RefCell<Box<Scratch>> =
-        RefCell::new(Box::new(Scratch { tables: [[0; KEYS]; COPIES], keys: [0; CHUNK] }));
+        RefCell::new(Box::new(Scratch { table: [[0; COPIES]; TABLE], keys: [0; CHUNK] }));
 }
 
-/// What the tables hold that the histogram does not have yet.
+/// What the table hold that the histogram does not have yet.
 #[derive(Default)]
 struct Pending {
     chunks: usize,
     first: i32,
     last: i32,
-    pos_zeros: u64,
-    neg_zeros: u64,
 }
 
 impl Pending {
@@ -170,8 +170,7 @@ impl Pending {
     }
 }
 
-/// Moves the tables' counts into the histogram and hands it out. Zeros, which the tables counted in the two bins next
-/// to zero, are taken off.
+/// Moves the table' counts into the histogram and hands it out.
 fn histogram_after<'a>(
     pending: &mut Pending,
     scratch: &mut Scratch,
@@ -179,19 +178,9 @@ fn histogram_after<'a>(
 ) -> &'a mut Histogram {
     let p = std::mem::take(pending);
     if p.chunks > 0 {
-        let [a, b, c, d] = &mut scratch.tables;
         let range = (p.first + HALF as i32) as usize..=(p.last + HALF as i32) as usize;
-        let cells = a[range.clone()].iter_mut().zip(&mut b[range.clone()]);
-        let cells = cells.zip(c[range.clone()].iter_mut().zip(&mut d[range]));
-        let counts = cells.zip(p.first..).map(|(((a, b), (c, d)), key)| {
-            let take = |v: &mut u16| u64::from(std::mem::take(v));
-            let all = take(a) + take(b) + take(c) + take(d);
-            match key {
-                -1 => all - p.neg_zeros,
-                0 => all - p.pos_zeros,
-                _ => all,
-            }
-        });
+        let counts =
+            scratch.table[range].iter_mut().map(|c| std::mem::take(c).into_iter().map(u64::from).sum());
         histogram.add_keys(p.first, counts);
     }
     histogram
@@ -202,8 +191,7 @@ struct Scan {
     finite: bool,
     lo: f32,
     hi: f32,
-    pos_zeros: u32,
-    neg_zeros: u32,
+    zeros: u32,
 }
 
 crate::dispatch! {
@@ -219,15 +207,14 @@ crate::dispatch! {
 fn scan_body(x: &[f32], sum: &mut [f64; LANES], sum_sq: &mut [f64; LANES]) -> Scan {
     let (chunks, rest) = x.as_chunks::<LANES>();
     let (mut lo, mut hi) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
-    let (mut pos, mut neg) = ([0u32; LANES], [0u32; LANES]);
+    let mut zeros = [0u32; LANES];
     let mut odd = [0u32; LANES];
     let mut each = |c: &[f32], n: usize| {
         for i in 0..n {
             let (v, bits) = (c[i], c[i].to_bits());
             lo[i] = if v < lo[i] { v } else { lo[i] };
             hi[i] = if v > hi[i] { v } else { hi[i] };
-            pos[i] += u32::from(bits == 0);
-            neg[i] += u32::from(bits == 1 << 31);
+            zeros[i] += u32::from(v == 0.0);
             odd[i] |= u32::from(bits & 0x7f80_0000 == 0x7f80_0000);
         }
     };
@@ -254,8 +241,7 @@ fn scan_body(x: &[f32], sum: &mut [f64; LANES], sum_sq: &mut [f64; LANES]) -> Sc
         finite,
         lo: lo.into_iter().fold(f32::INFINITY, f32::min),
         hi: hi.into_iter().fold(f32::NEG_INFINITY, f32::max),
-        pos_zeros: pos.iter().sum(),
-        neg_zeros: neg.iter().sum(),
+        zeros: zeros.iter().sum(),
     }
 }
 
@@ -263,25 +249,24 @@ fn scan_body(x: &[f32], sum: &mut [f64; LANES], sum_sq: &mut [f64; LANES]) -> Sc
 fn to_keys_body(x: &[f32], exponent: i32, keys: &mut [u16]) {
     // exponent is in -126..=117, so the reciprocal is a normal float and the product exact (or below 1).
     let inverse = f32::from_bits(((127 - exponent) as u32) << 23);
-    for (k, &v) in keys.iter_mut().zip(x) {
+    for (i, (k, &v)) in (0u16..).zip(keys.iter_mut().zip(x)) {
         // SAFETY: |v| < HALF·2^exponent is finite, so the product is within i32.
         let places: i32 = unsafe { (v * inverse).to_int_unchecked() };
-        *k = (places + (v.to_bits() as i32 >> 31) + HALF as i32) as u16;
+        let key = (places + (v.to_bits() as i32 >> 31) + HALF as i32) as u16;
+        *k = if v == 0.0 { KEYS as u16 + i % 16 } else { key };
     }
 }
 
-/// Counts keys, every fourth into the same table.
-fn count(keys: &[u16], tables: &mut [[u16; KEYS]; COPIES]) {
-    let [a, b, c, d] = tables;
-    let inc = |c: &mut u16| *c = c.wrapping_add(1); // cannot wrap: flushed in time
-    let (quads, rest) = keys.as_chunks::<4>();
+/// Counts keys, every fourth in the same place.
+fn count(keys: &[u16], table: &mut [[u16; COPIES]; TABLE]) {
+    // Keys cannot wrap: flushed in time. Zeros may.
+    let mut inc = |key: u16, copy: usize| {
+        let c = &mut table[usize::from(key) % TABLE][copy];
+        *c = c.wrapping_add(1);
+    };
+    let (quads, rest) = keys.as_chunks::<COPIES>();
     for q in quads {
-        inc(&mut a[usize::from(q[0]) % KEYS]);
-        inc(&mut b[usize::from(q[1]) % KEYS]);
-        inc(&mut c[usize::from(q[2]) % KEYS]);
-        inc(&mut d[usize::from(q[3]) % KEYS]);
+        q.iter().enumerate().for_each(|(copy, &key)| inc(key, copy));
     }
-    for &k in rest {
-        inc(&mut a[usize::from(k) % KEYS]);
-    }
+    rest.iter().for_each(|&k| inc(k, 0));
 }
