@@ -16,12 +16,12 @@
 //! over the first code and decide everything. With at least twice as many codes as bins the divergence measures
 //! nothing but clipping, and the answer is the full range. On a tie the wider range wins.
 
-use super::Span;
+use super::Interval;
 use super::sketch::Sketch;
 use crate::grid::{Grid, Params, Policy};
 
 /// The best range; `None` if no finite number was seen. Float codes get the full range: the method is about even grids.
-pub fn range(sketch: &Sketch, grid: Grid, policy: &Policy) -> Option<Span> {
+pub fn range(sketch: &Sketch, grid: Grid, policy: &Policy) -> Option<Interval> {
     let (lo, hi) = sketch.extent()?;
     let h = sketch.histogram();
     let n = h.negative().len().max(h.positive().len());

@@ -3,12 +3,12 @@
 //! One sample with an outlier moves them little, which is why they suit activations whose extremes differ from sample
 //! to sample. Beyond 1024 samples they see a fixed subset ([`super::extrema`]).
 
-use super::Span;
+use super::Interval;
 use super::sketch::Sketch;
 
 /// x ← x + weight·(new - x) over the samples in the order of their indices, starting at the first.
 /// PyTorch's MovingAverageMinMaxObserver and onnxruntime's `moving_average`, sample by sample.
-pub fn moving_average(sketch: &Sketch, weight: f64) -> Option<Span> {
+pub fn moving_average(sketch: &Sketch, weight: f64) -> Option<Interval> {
     let samples = sketch.extrema().samples();
     let mut ends = samples.iter().map(|s| (f64::from(s.lo), f64::from(s.hi)));
     let first = ends.next()?;
@@ -17,7 +17,7 @@ pub fn moving_average(sketch: &Sketch, weight: f64) -> Option<Span> {
 }
 
 /// The mean of the least and of the greatest numbers.
-pub fn mean(sketch: &Sketch) -> Option<Span> {
+pub fn mean(sketch: &Sketch) -> Option<Interval> {
     let samples = sketch.extrema().samples();
     let n = samples.len() as f64;
     let mean =
@@ -26,7 +26,7 @@ pub fn mean(sketch: &Sketch) -> Option<Span> {
 }
 
 /// The median of the least and of the greatest numbers (of an even number of samples, the mean of the middle two).
-pub fn median(sketch: &Sketch) -> Option<Span> {
+pub fn median(sketch: &Sketch) -> Option<Interval> {
     let samples = sketch.extrema().samples();
     let middle = |mut v: Vec<f32>| {
         v.sort_by(f32::total_cmp);

@@ -1,10 +1,10 @@
 //! `minmax`: the least and the greatest finite number seen, exactly. Nothing is clipped; one outlier costs everybody
 //! else resolution.
 
-use super::Span;
+use super::Interval;
 use super::sketch::Sketch;
 
 /// The range; `None` if no finite number was seen.
-pub fn range(sketch: &Sketch) -> Option<Span> {
+pub fn range(sketch: &Sketch) -> Option<Interval> {
     sketch.extent()
 }

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::grid::{Grid, Params, Policy, RangeNote};
 
 /// Least and greatest real value that a grid should cover. Need not contain zero: [`Params::from_range`] adds it.
-pub type Span = (f32, f32);
+pub type Interval = (f32, f32);
 
 /// A range with its evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -84,7 +84,7 @@ pub fn choose(method: Method, sketch: &Sketch, grid: Grid, policy: &Policy) -> C
 }
 
 /// The evidence for a range from elsewhere (a user's, a fixed one such as a softmax's [0, 1]).
-pub fn weigh(method: Method, (lo, hi): Span, sketch: &Sketch, grid: Grid, policy: &Policy) -> Choice {
+pub fn weigh(method: Method, (lo, hi): Interval, sketch: &Sketch, grid: Grid, policy: &Policy) -> Choice {
     let (params, note) = Params::from_range(lo, hi, grid, policy);
     let density = Density::of(sketch);
     let sqnr_db = density::decibels(density.power(), density.noise(params, grid, 1.0));

@@ -8,7 +8,7 @@
 //! `tf-enhanced` weighs clipping threefold (AIMET's and the SNPE SDK's "TF-enhanced" scheme, gamma = 3): clipped values
 //! tend to be the ones that matter.
 
-use super::Span;
+use super::Interval;
 use super::density::Density;
 use super::sketch::Sketch;
 use crate::grid::{Grid, Params, Policy};
@@ -22,7 +22,7 @@ const FINER: i32 = 3;
 const ROUNDS: usize = 4;
 
 /// The best range; `None` if no finite number was seen. `clip_weight` 1 is the plain squared error.
-pub fn range(sketch: &Sketch, grid: Grid, policy: &Policy, clip_weight: f64) -> Option<Span> {
+pub fn range(sketch: &Sketch, grid: Grid, policy: &Policy, clip_weight: f64) -> Option<Interval> {
     let (lo, hi) = sketch.extent()?;
     let density = Density::of(sketch);
     let noise = |lo: f32, hi: f32| {

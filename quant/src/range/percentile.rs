@@ -3,7 +3,7 @@
 //! Zeros and repeats count as often as they occur, as in `numpy.percentile`; the answer is off by at most a bin width
 //! of the sketch (1/1024 of the largest magnitude or less).
 
-use super::Span;
+use super::Interval;
 use super::density::Density;
 use super::sketch::Sketch;
 use crate::grid::{Grid, Params, Policy};
@@ -12,14 +12,14 @@ use crate::grid::{Grid, Params, Policy};
 pub const TRIED: [f64; 3] = [99.9, 99.99, 99.999];
 
 /// ±t, where `percent` of the magnitudes are at most t; cut to what was seen, so one-signed values get one-sided ranges.
-pub fn symmetric(sketch: &Sketch, percent: f64) -> Option<Span> {
+pub fn symmetric(sketch: &Sketch, percent: f64) -> Option<Interval> {
     let (lo, hi) = sketch.extent()?;
     let t = Density::of_magnitudes(sketch).quantile(percent / 100.0) as f32;
     Some((lo.clamp(-t, t), hi.clamp(-t, t)))
 }
 
 /// Cuts half of the rest at each end; for one-signed values, all of it at the end away from zero.
-pub fn asymmetric(sketch: &Sketch, percent: f64) -> Option<Span> {
+pub fn asymmetric(sketch: &Sketch, percent: f64) -> Option<Interval> {
     let (lo, hi) = sketch.extent()?;
     let density = Density::of(sketch);
     let rest = 1.0 - percent / 100.0;
@@ -34,9 +34,9 @@ pub fn asymmetric(sketch: &Sketch, percent: f64) -> Option<Span> {
 
 /// The one of [`TRIED`] with the least expected error on this grid (asymmetric cuts where the grid is asymmetric), and
 /// its percentage. The larger percentage wins a tie.
-pub fn best(sketch: &Sketch, grid: Grid, policy: &Policy) -> Option<(Span, f64)> {
+pub fn best(sketch: &Sketch, grid: Grid, policy: &Policy) -> Option<(Interval, f64)> {
     let density = Density::of(sketch);
-    let mut best: Option<(f64, Span, f64)> = None;
+    let mut best: Option<(f64, Interval, f64)> = None;
     for percent in TRIED.into_iter().rev() {
         let span = if grid.symmetric { symmetric(sketch, percent)? } else { asymmetric(sketch, percent)? };
         let (params, _) = Params::from_range(span.0, span.1, grid, policy);
