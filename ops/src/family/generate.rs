@@ -220,13 +220,6 @@ fn random_like_infer(cx: &mut InferCx) -> Result<()> {
     Ok(())
 }
 
-fn multinomial_infer(cx: &mut InferCx) -> Result<()> {
-    let batch = cx.need_rank(0, 2)?.map_or(Dim::Unknown, |dims| dims[0].clone());
-    let samples = cx.attrs().int("sample_size", 1)?;
-    cx.set(0, Some(cx.attrs().dtype("dtype")?.unwrap_or(DType::I32)), Some(vec![batch, Dim::Known(samples)]));
-    Ok(())
-}
-
 /// The table.
 pub const RULES: &[&dyn OpRule] = &[
     &Table::new("Constant", 1, constant_infer).eval(constant),
@@ -237,6 +230,4 @@ pub const RULES: &[&dyn OpRule] = &[
     &Table::new("RandomUniform", 1, random_infer),
     &Table::new("RandomNormalLike", 1, random_like_infer),
     &Table::new("RandomUniformLike", 1, random_like_infer),
-    &Table::new("Bernoulli", 15, random_like_infer),
-    &Table::new("Multinomial", 7, multinomial_infer),
 ];

@@ -1,4 +1,4 @@
-//! Elements written by index: ScatterElements (Scatter before opset 11), ScatterND, TensorScatter.
+//! Elements written by index: ScatterElements (Scatter before opset 11), ScatterND; and read by a condition: Compress.
 //!
 //! `reduction` combines what is written with what stands there: add and mul since opset 16, min and max since 18.
 //! Indices that name one place twice without reduction leave the result open; here the last one wins.
@@ -8,7 +8,6 @@ use ir::{DType, Dim, Tensor};
 
 use super::binary::{nan_max, nan_min};
 use super::gather::{element_positions, slice_starts};
-use crate::array;
 use crate::error::Result;
 use crate::eval::{EvalCx, Outputs};
 use crate::for_dtype;
@@ -101,51 +100,6 @@ fn scatter_nd(cx: &EvalCx) -> Result<Outputs> {
     write(cx, data, updates, &positions)
 }
 
-// ---- TensorScatter: a cache [batch, .., length, ..] updated from an index per batch on ---------------------------
-
-fn tensor_scatter_infer(cx: &mut InferCx) -> Result<()> {
-    cx.need(0)?;
-    cx.need(1)?;
-    cx.same_dtype(0..2)?;
-    cx.copy_type(0, 0);
-    Ok(())
-}
-
-fn tensor_scatter(cx: &EvalCx) -> Result<Outputs> {
-    let (cache, update) = (cx.tensor(0)?, cx.tensor(1)?);
-    let axis = cx.axis(cx.attrs().int("axis", -2)?, cache.rank())?;
-    let circular = match cx.attrs().str("mode", "linear")? {
-        "linear" => false,
-        "circular" => true,
-        other => return Err(cx.attrs().wrong("mode", "linear or circular", other)),
-    };
-    let fits = cache.rank() == update.rank()
-        && cache.dtype() == update.dtype()
-        && axis > 0
-        && cache.dims().iter().zip(update.dims()).enumerate().all(|(i, (a, b))| i == axis || a == b);
-    if !fits {
-        return Err(cx.wrong_input(1, &format!("an update of {:?}", cache.dims())));
-    }
-    cx.reserve(cache.dtype(), cache.dims())?;
-    let (length, batch) = (cache.dims()[axis], cache.dims()[0]);
-    let starts = cx.opt_ints(2)?.unwrap_or_else(|| vec![0; batch]);
-    if starts.len() != batch {
-        return Err(cx.wrong_input(2, &format!("{batch} indices")));
-    }
-    let strides = array::strides(cache.dims());
-    let mut picks: Vec<(usize, usize)> = (0..cache.elements()).map(|at| (0, at)).collect();
-    let mut index = vec![0usize; update.rank()];
-    for from in 0..update.elements() {
-        let to = usize::try_from(starts[index[0]]).ok().and_then(|start| start.checked_add(index[axis]));
-        let to = to.map(|to| if circular { to % length.max(1) } else { to }).filter(|to| *to < length);
-        let to = to.ok_or_else(|| cx.invalid("the update runs over the end"))?;
-        let at: usize = index.iter().zip(&strides).map(|(i, s)| i * s).sum();
-        picks[at - index[axis] * strides[axis] + to * strides[axis]] = (1, from);
-        array::advance(&mut index, update.dims());
-    }
-    cx.give(movement::pick(&[cache, update], cache.dims(), picks.into_iter()))
-}
-
 // ---- Compress: the entries of an axis (or of everything) where a condition holds --------------------------------
 
 fn compress_infer(cx: &mut InferCx) -> Result<()> {
@@ -209,6 +163,5 @@ pub const RULES: &[&dyn OpRule] = &[
     &Table::new("Scatter", 9, like_data_infer).until(10).eval(scatter_elements),
     &Table::new("ScatterElements", 11, like_data_infer).eval(scatter_elements),
     &Table::new("ScatterND", 11, like_data_infer).eval(scatter_nd),
-    &Table::new("TensorScatter", 24, tensor_scatter_infer).eval(tensor_scatter),
     &Table::new("Compress", 9, compress_infer).eval(compress),
 ];
