@@ -119,6 +119,31 @@ fn stored_form_round_trips_and_is_checked() {
     }
 }
 
+/// A table that claims absurd counts is read, merged and weighed without a panic.
+#[test]
+fn absurd_counts_do_not_overflow() {
+    let mut s = both(&[vec![1.0, -1.0, 3.0]]);
+    s.observe_channels(0, &[1.0, 2.0], &Layout::per_axis(&[2, 1], 0).unwrap()).unwrap();
+    let text = serde_json::to_string(&s).unwrap();
+    let huge = format!("[-511,{}]", 1u64 << 62);
+    let text = text
+        .replacen("\"count\":5", "\"count\":18446744073709551615", 1)
+        .replacen("\"zeros\":0", "\"zeros\":18446744073709551615", 1)
+        .replacen("\"negative\":[-512,1]", &format!("\"negative\":{huge}"), 1);
+    assert!(text.contains(&huge));
+    let mut s: Sketch = serde_json::from_str(&text).unwrap();
+    for _ in 0..6 {
+        let same = s.clone();
+        s.merge(&same).unwrap();
+    }
+    s.observe(0, &[1e30, 0.0, f32::NAN]);
+    for (m, _) in onnxq_quant::range::METHODS {
+        let grid = onnxq_quant::Grid::asymmetric(onnxq_quant::CodeType::U8);
+        let c = onnxq_quant::range::choose(m.parse().unwrap(), &s, grid, &onnxq_quant::Policy::default());
+        assert!(c.params.scale() > 0.0 && !c.sqnr_db.is_nan(), "{m}");
+    }
+}
+
 #[test]
 fn channels_know_their_extrema_and_means() {
     // [2, 3, 2]; channel 1 has a NaN and an Inf, channel 2 only NaN

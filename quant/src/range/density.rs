@@ -16,10 +16,11 @@ pub const MAX_DB: f64 = 200.0;
 
 /// 10·log10(signal / noise), kept within ±[`MAX_DB`]; without signal and noise, [`MAX_DB`].
 pub fn decibels(signal: f64, noise: f64) -> f64 {
-    if noise <= 0.0 {
+    if noise == 0.0 {
         return MAX_DB;
     }
-    (10.0 * (signal / noise).log10()).clamp(-MAX_DB, MAX_DB)
+    let ratio = signal / noise;
+    if ratio > 0.0 { (10.0 * ratio.log10()).clamp(-MAX_DB, MAX_DB) } else { -MAX_DB }
 }
 
 /// See the module. Columns of equal length, ascending.
@@ -56,7 +57,7 @@ impl Density {
         let h = sketch.histogram();
         let n = h.negative().len().max(h.positive().len());
         let at = |bins: &[u64], i: usize| bins.get(i).copied().unwrap_or(0);
-        let bins = (0..n).map(|i| (i as i64, at(h.negative(), i) + at(h.positive(), i)));
+        let bins = (0..n).map(|i| (i as i64, at(h.negative(), i).saturating_add(at(h.positive(), i))));
         let least = match sketch.extent() {
             Some((lo, _)) if lo > 0.0 => lo,
             Some((_, hi)) if hi < 0.0 => -hi,

@@ -72,7 +72,7 @@ impl Histogram {
 
     /// Numbers counted.
     pub fn total(&self) -> u64 {
-        self.negative.iter().chain(&self.positive).sum()
+        self.negative.iter().chain(&self.positive).fold(0, |n, c| n.saturating_add(*c))
     }
 
     /// The key of a number: its bin i on the positive side, -1 - i on the negative side. `x` must be finite.
@@ -87,14 +87,14 @@ impl Histogram {
         self.exponent = exponent;
         for bins in [&mut self.negative, &mut self.positive] {
             if shift >= 32 {
-                let all = bins.iter().sum();
+                let all = bins.iter().fold(0u64, |n, c| n.saturating_add(*c));
                 bins.clear();
                 bins.push(all);
                 continue;
             }
             for i in 0..bins.len() {
                 let count = std::mem::take(&mut bins[i]);
-                bins[i >> shift] += count;
+                bins[i >> shift] = bins[i >> shift].saturating_add(count);
             }
             bins.truncate(bins.len().div_ceil(1 << shift));
         }
@@ -119,7 +119,7 @@ impl Histogram {
         if bins.len() <= i {
             bins.resize(i + 1, 0);
         }
-        bins[i] += count;
+        bins[i] = bins[i].saturating_add(count);
     }
 
     /// Adds another histogram.

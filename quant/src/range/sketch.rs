@@ -120,11 +120,11 @@ impl Sketch {
     }
 
     fn take(&mut self, sample: u64, len: usize, seen: &Observed) {
-        self.count += len as u64;
-        self.nan += seen.nan;
-        self.pos_inf += seen.pos_inf;
-        self.neg_inf += seen.neg_inf;
-        self.zeros += seen.zeros;
+        self.count = self.count.saturating_add(len as u64);
+        self.nan = self.nan.saturating_add(seen.nan);
+        self.pos_inf = self.pos_inf.saturating_add(seen.pos_inf);
+        self.neg_inf = self.neg_inf.saturating_add(seen.neg_inf);
+        self.zeros = self.zeros.saturating_add(seen.zeros);
         self.sum.add(seen.sum);
         self.sum_sq.add(seen.sum_sq);
         if seen.lo <= seen.hi {
