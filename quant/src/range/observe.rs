@@ -270,3 +270,23 @@ fn count(keys: &[u16], table: &mut [[u16; COPIES]; TABLE]) {
     }
     rest.iter().for_each(|&k| inc(k, 0));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What processors without AVX2 run gives the same bits.
+    #[test]
+    fn both_compilations_agree() {
+        let x: Vec<f32> = (0..1003).map(|i| ((i * 7919) % 2003) as f32 * 0.37 - 300.0).collect();
+        let mut sums = [[[0.0; LANES]; 2]; 2];
+        let [[a, b], [c, d]] = &mut sums;
+        let (s, t) = (scan(&x, a, b), scan_body(&x, c, d));
+        assert_eq!((s.lo, s.hi, s.zeros, s.finite), (t.lo, t.hi, t.zeros, t.finite));
+        assert_eq!(sums[0], sums[1]);
+        let (mut k, mut l) = ([0; 1003], [0; 1003]);
+        to_keys(&x, 0, &mut k);
+        to_keys_body(&x, 0, &mut l);
+        assert_eq!(k, l);
+    }
+}
