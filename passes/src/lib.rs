@@ -19,6 +19,7 @@ mod eliminate_dead;
 mod eliminate_duplicates;
 mod eliminate_identity;
 mod eliminate_unused;
+mod fix_shapes;
 mod fold_constants;
 mod fold_shapes;
 mod fuse_batch_norm;

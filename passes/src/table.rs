@@ -30,6 +30,7 @@ passes! {
     eliminate_duplicates::EliminateDuplicates,
     eliminate_identity::EliminateIdentity,
     eliminate_unused::EliminateUnused,
+    fix_shapes::FixShapes,
     fold_constants::FoldConstants,
     fold_shapes::FoldShapes,
     fuse_batch_norm::FuseBatchNorm,
