@@ -127,7 +127,9 @@ impl Walker<'_> {
 
     /// A prefix for the names of new sizes of an operator: its first output's name, as an identifier, made unique.
     fn unique(&mut self, graph: GraphId, value: Option<ValueId>) -> String {
-        let name = value.map_or("unknown", |value| self.model.graph(graph).value(value).name());
+        // Without an output there is nothing to name a size of.
+        let Some(value) = value else { return "unknown".to_string() };
+        let name = self.model.graph(graph).value(value).name();
         let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         let plain = plain.trim_matches('_');
         let plain = if plain.starts_with(|c: char| c.is_ascii_alphabetic()) {
@@ -135,15 +137,14 @@ impl Walker<'_> {
         } else {
             format!("d_{plain}")
         };
-        let owner = value.map(|value| (graph, value));
-        for number in 1.. {
-            let candidate = if number == 1 { plain.clone() } else { format!("{plain}_{number}") };
-            let holder = self.symbols.entry(candidate.clone()).or_insert(owner);
-            if *holder == owner && owner.is_some() {
-                return candidate;
-            }
+        let owner = Some((graph, value));
+        let mut candidate = plain.clone();
+        let mut number = 1;
+        while *self.symbols.entry(candidate.clone()).or_insert(owner) != owner {
+            number += 1;
+            candidate = format!("{plain}_{number}");
         }
-        plain
+        candidate
     }
 
     fn graph(&mut self, id: GraphId, mut inputs: Vec<Known>) -> Result<Vec<Known>> {
@@ -286,7 +287,7 @@ impl Walker<'_> {
         let rule = rule::rule(&op.kind, ir::version(opsets, &op.kind.domain))?;
         let opset = ir::version(opsets, &op.kind.domain).unwrap_or(1);
         let outputs = graph.op_outputs(at);
-        let unique = self.unique(id, outputs.first().copied().flatten());
+        let unique = self.unique(id, outputs.iter().copied().flatten().next());
         let mut cx = InferCx {
             op,
             opset,
