@@ -103,7 +103,9 @@ fn nbits_weights(cx: &EvalCx) -> Result<Vec<f32>> {
         None => None,
     };
     if groups.is_some() && cx.has(3) {
-        return Err(cx.unsupported("g_idx with zero points, which ONNX Runtime 1.31 reads as if they were all the middle"));
+        return Err(cx.unsupported(
+            "g_idx with zero points, which ONNX Runtime 1.31 reads as if they were all the middle",
+        ));
     }
     let codes = cx.tensor(1)?.bytes();
     NBits { k, n, block, bits, codes, scales: &scales, zeros, groups: groups.as_deref() }
