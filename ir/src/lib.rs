@@ -17,6 +17,7 @@ mod tensor;
 pub mod text;
 mod types;
 mod value;
+mod verify;
 
 pub use attr::{Attr, AttrValue, Attrs, SparseTensor};
 pub use dtype::{Class, DType};
@@ -29,3 +30,4 @@ pub use spelling::{Listing, Spelling, Stray, StrayList};
 pub use tensor::{Data, Dims, Element, Encoding, Tensor, TensorError, TensorNotes, checked_elements};
 pub use types::{Dim, Shape, TensorType, Type, TypeKind};
 pub use value::{Role, Value};
+pub use verify::{Invalid, Invariant, Violation, verify};

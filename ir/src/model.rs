@@ -110,6 +110,11 @@ impl Model {
         self.graphs[id.0 as usize].as_mut().expect("a live graph")
     }
 
+    /// The graph is in the table.
+    pub fn has_graph(&self, id: GraphId) -> bool {
+        matches!(self.graphs.get(id.0 as usize), Some(Some(_)))
+    }
+
     /// All graphs of the table: main first, then in the order of creation.
     pub fn graph_ids(&self) -> Vec<GraphId> {
         let live = (0..self.graphs.len() as u32).filter(|&id| self.graphs[id as usize].is_some());
@@ -154,13 +159,15 @@ impl Model {
             .find(|f| f.name == name && canonical_domain(&f.domain) == domain && f.overload == overload)
     }
 
+    /// The function in whose body the graph is, if it is in one.
+    pub fn function_of(&self, graph: GraphId) -> Option<&Function> {
+        let root = self.surrounding(graph).last().unwrap_or(graph);
+        self.functions.iter().find(|function| function.graph == root)
+    }
+
     /// The operator sets that hold in a graph: the function's own inside a function, else the model's.
     pub fn opsets_of(&self, graph: GraphId) -> &[(String, i64)] {
-        let mut root = graph;
-        while let Some((parent, _)) = self.graph(root).parent() {
-            root = parent;
-        }
-        self.functions.iter().find(|f| f.graph == root).map_or(&self.opsets, |f| &f.opsets)
+        self.function_of(graph).map_or(&self.opsets, |function| &function.opsets)
     }
 }
 
