@@ -5,6 +5,8 @@
 //! [`OpId`] and [`ValueId`], which hold within one pass; whatever outlives a pass is keyed by name.
 
 mod attr;
+mod builder;
+mod diff;
 mod dtype;
 mod graph;
 mod location;
@@ -20,6 +22,8 @@ mod value;
 mod verify;
 
 pub use attr::{Attr, AttrValue, Attrs, SparseTensor};
+pub use builder::Builder;
+pub use diff::{diff, diff_models};
 pub use dtype::{Class, DType};
 pub use graph::{Annotation, Graph, GraphError, GraphId, OpId, Place, Slot, Slots, Use, ValueId};
 pub use location::{Location, Part};

@@ -94,3 +94,11 @@ pub fn print_type(ty: &Type) -> String {
 pub fn parse(text: &str) -> Result<Model, TextError> {
     parse::model(text)
 }
+
+/// The type of a text, for example `float[N,3]`.
+pub fn parse_type(text: &str) -> Result<Type, TextError> {
+    let mut cursor = parse::cursor::Cursor::new(text);
+    let ty = types::read(&mut cursor)?;
+    cursor.expect_end()?;
+    Ok(ty)
+}

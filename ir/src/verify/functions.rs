@@ -9,7 +9,8 @@ use crate::{Function, GraphId, Location, Model};
 pub(super) fn opsets(found: &mut Findings<'_>) {
     let model = found.model;
     let of_functions = model.functions.iter().map(|f| (format!("the function {:?}", f.name), &f.opsets));
-    let lists: Vec<_> = std::iter::once(("the model".to_string(), &model.opsets)).chain(of_functions).collect();
+    let lists: Vec<_> =
+        std::iter::once(("the model".to_string(), &model.opsets)).chain(of_functions).collect();
     for (whose, opsets) in lists {
         let mut domains = HashSet::new();
         for (domain, version) in opsets {
@@ -44,7 +45,8 @@ pub(super) fn functions(found: &mut Findings<'_>) {
         let defaults = function.defaults.iter().map(|attr| &*attr.name);
         for attr in function.attrs.iter().map(String::as_str).chain(defaults) {
             if attr.is_empty() || !attrs.insert(attr) {
-                let what = format!("the function {name:?} has the attribute {attr:?} twice or without a name");
+                let what =
+                    format!("the function {name:?} has the attribute {attr:?} twice or without a name");
                 found.report(Invariant::FunctionAttr, what);
             }
         }
@@ -53,7 +55,12 @@ pub(super) fn functions(found: &mut Findings<'_>) {
         }
         let body = model.graph(function.graph);
         for value in body.values().filter(|&value| body.value(value).has_data()) {
-            found.report_in(function.graph, Invariant::FunctionBody, Location::value(body, value), "a constant in a function body");
+            found.report_in(
+                function.graph,
+                Invariant::FunctionBody,
+                Location::value(body, value),
+                "a constant in a function body",
+            );
         }
     }
     recursion(found, &by_key);

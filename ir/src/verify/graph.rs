@@ -102,7 +102,9 @@ fn sparse_problem(sparse: &SparseTensor) -> Option<String> {
     let Some(elements) = dims.iter().try_fold(1usize, |product, &size| product.checked_mul(size)) else {
         return Some(format!("its sizes {dims:?} overflow"));
     };
-    let &[count] = values.dims() else { return Some(format!("its values have {} dimensions", values.rank())) };
+    let &[count] = values.dims() else {
+        return Some(format!("its values have {} dimensions", values.rank()));
+    };
     let limits: Vec<usize> = match *indices.dims() {
         [found] if found == count => vec![elements],
         [found, rank] if found == count && rank == dims.len() => dims.to_vec(),
@@ -132,9 +134,16 @@ pub(super) fn ops(found: &mut Findings<'_>, id: GraphId) {
             }
             let AttrValue::Reference { name, .. } = &attr.value else { continue };
             match function {
-                None => found.report_in(id, Invariant::Reference, at(), format!("@{name} outside of a function")),
+                None => {
+                    found.report_in(id, Invariant::Reference, at(), format!("@{name} outside of a function"))
+                }
                 Some(f) if !f.attrs.contains(name) && f.defaults.get(name).is_none() => {
-                    found.report_in(id, Invariant::Reference, at(), format!("the function has no attribute {name:?}"));
+                    found.report_in(
+                        id,
+                        Invariant::Reference,
+                        at(),
+                        format!("the function has no attribute {name:?}"),
+                    );
                 }
                 Some(_) => {}
             }

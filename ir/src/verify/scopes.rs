@@ -21,7 +21,10 @@ pub(super) fn nesting(found: &mut Findings<'_>) -> Vec<GraphId> {
             if !model.has_graph(id) {
                 found.report(Invariant::GraphHeld, format!("the function {:?} has no body", function.name));
             } else if holders.insert(id, None).is_some() {
-                found.report(Invariant::GraphHeld, format!("the function {:?} shares its body", function.name));
+                found.report(
+                    Invariant::GraphHeld,
+                    format!("the function {:?} shares its body", function.name),
+                );
             }
         }
     }
@@ -33,15 +36,19 @@ pub(super) fn nesting(found: &mut Findings<'_>) -> Vec<GraphId> {
                 if !model.has_graph(inner) {
                     found.report_in(id, Invariant::GraphHeld, at, "it holds a graph that the model has not");
                 } else if holders.insert(inner, Some((id, op))).is_some() {
-                    let what = format!("it holds the graph {:?}, which is held elsewhere too", model.graph(inner).name);
+                    let what = format!(
+                        "it holds the graph {:?}, which is held elsewhere too",
+                        model.graph(inner).name
+                    );
                     found.report_in(id, Invariant::GraphHeld, at, what);
                 }
             }
         }
     }
     let held: Vec<GraphId> = model.graph_ids().into_iter().filter(|id| holders.contains_key(id)).collect();
-    let parents = held.iter().all(|id| check_parent(found, *id, holders[id]));
-    found.nested = parents && check_nesting(found, &held);
+    let strangers =
+        held.iter().filter(|id| !check_parent(found, **id, holders.get(id).copied().flatten())).count();
+    found.nested = strangers == 0 && check_nesting(found, &held);
     held
 }
 
@@ -54,7 +61,12 @@ fn check_parent(found: &mut Findings<'_>, id: GraphId, holder: Holder) -> bool {
         Some((outer, op)) => format!("an operator holds it, {}", Location::op(found.model.graph(outer), op)),
         None => "no operator holds it".to_string(),
     };
-    found.report_in(id, Invariant::Parent, Location::graph(graph), format!("{holder}, and its parent says otherwise"));
+    found.report_in(
+        id,
+        Invariant::Parent,
+        Location::graph(graph),
+        format!("{holder}, and its parent says otherwise"),
+    );
     false
 }
 
@@ -80,10 +92,15 @@ pub(super) fn captures(found: &mut Findings<'_>, id: GraphId) {
     let graph = model.graph(id);
     for value in graph.values().filter(|&value| graph.value(value).role() == Role::Captured) {
         let at = Location::value(graph, value);
-        let parent = graph.parent().filter(|&(parent, op)| model.has_graph(parent) && model.graph(parent).is_live(op));
-        let outer = parent.and_then(|(parent, op)| model.graph(parent).captured(op, id, value).map(|outer| (parent, outer)));
+        let parent =
+            graph.parent().filter(|&(parent, op)| model.has_graph(parent) && model.graph(parent).is_live(op));
+        let outer = parent.and_then(|(parent, op)| {
+            model.graph(parent).captured(op, id, value).map(|outer| (parent, outer))
+        });
         match outer {
-            None => found.report_in(id, Invariant::Capture, at, "it stands for nothing in the surrounding graph"),
+            None => {
+                found.report_in(id, Invariant::Capture, at, "it stands for nothing in the surrounding graph")
+            }
             Some((parent, outer)) => {
                 let name = model.graph(parent).value(outer).name();
                 if name != graph.value(value).name() {
@@ -101,7 +118,12 @@ pub(super) fn captures(found: &mut Findings<'_>, id: GraphId) {
             && graph.op(op).attrs.graphs().any(|held| held == inner);
         let at = || Location { value: Some(graph.value(outer).name().clone()), ..Location::op(graph, op) };
         if !stands {
-            found.report_in(id, Invariant::Capture, at(), "it is captured by a graph or for a value that is not there");
+            found.report_in(
+                id,
+                Invariant::Capture,
+                at(),
+                "it is captured by a graph or for a value that is not there",
+            );
         } else if seen.insert((inner, value), outer).is_some() {
             found.report_in(id, Invariant::Capture, at(), "the captured value stands for another one too");
         }
