@@ -148,7 +148,7 @@ fn int_product(plan: &Product, x: &[i64], y: &[i64]) -> Vec<i64> {
 
 // ---- Gemm ------------------------------------------------------------------------------------------------------
 
-fn gemm_infer(cx: &mut InferCx) -> Result<()> {
+pub(super) fn gemm_infer(cx: &mut InferCx) -> Result<()> {
     cx.need(0)?;
     cx.need(1)?;
     let dtype = cx.same_dtype((0..3).filter(|&at| cx.has(at)).collect::<Vec<_>>())?;
@@ -169,7 +169,7 @@ fn gemm_infer(cx: &mut InferCx) -> Result<()> {
     Ok(())
 }
 
-fn gemm(cx: &EvalCx) -> Result<Outputs> {
+pub(super) fn gemm(cx: &EvalCx) -> Result<Outputs> {
     let (a, b) = (cx.tensor(0)?, cx.tensor(1)?);
     let (&[a0, a1], &[b0, b1]) = (a.dims(), b.dims()) else { return Err(cx.wrong_input(0, "matrices")) };
     let (trans_a, trans_b) = (cx.attrs().flag("transA", false)?, cx.attrs().flag("transB", false)?);

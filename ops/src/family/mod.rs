@@ -14,6 +14,7 @@ mod deform_conv;
 mod einsum;
 mod expand;
 mod fourier;
+mod fused;
 mod gather;
 mod gather_block_quantized;
 mod generate;
@@ -31,6 +32,7 @@ mod pad;
 mod pool;
 mod qlinear_conv;
 mod qlinear_elementwise;
+mod qlinear_matmul;
 mod qlinear_pool;
 mod quantize_linear;
 mod quantized;
@@ -70,6 +72,7 @@ pub const RULES: &[&[&dyn OpRule]] = &[
     einsum::RULES,
     expand::RULES,
     fourier::RULES,
+    fused::RULES,
     gather::RULES,
     gather_block_quantized::RULES,
     generate::RULES,
@@ -87,6 +90,7 @@ pub const RULES: &[&[&dyn OpRule]] = &[
     pool::RULES,
     qlinear_conv::RULES,
     qlinear_elementwise::RULES,
+    qlinear_matmul::RULES,
     qlinear_pool::RULES,
     quantize_linear::RULES,
     recurrent::RULES,

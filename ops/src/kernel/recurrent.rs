@@ -296,7 +296,8 @@ impl<T: Real> Layer<'_, T> {
             };
             *c = forget * *c + input * g.of(self.clipped(sum(3)));
             let output = f.of(self.clipped(sum(1) + peephole(1, at, *c)));
-            *h = output * out.of(self.clipped(*c));
+            // ONNX Runtime does not clip the cell on its way into the last activation.
+            *h = output * out.of(*c);
         }
     }
 }

@@ -1,0 +1,265 @@
+#!/usr/bin/env python3
+"""Writes contrib.jsonl: small cases of com.microsoft operators (and of ONNX operators whose forms the ONNX node cases
+do not cover), with the outputs of ONNX Runtime on the CPU, graph optimizations off.
+
+    $ONNXQ_VENV/bin/python ops/tests/data/make_contrib.py     # needs onnx, onnxruntime, numpy; versions: compare/requirements.txt
+
+A line is one case: operator, opset, attributes, inputs and outputs (element type code, sizes, raw_data in hexadecimal),
+rtol and atol. Integer outputs are compared exactly unless atol is at least 1 (steps).
+"""
+import json
+import pathlib
+
+import numpy as np
+import onnxruntime as ort
+from onnx import TensorProto as T, helper as h, numpy_helper as nh
+
+MS = "com.microsoft"
+rng = np.random.default_rng(20240607)
+lines = []
+
+
+def packed(values, kind):
+    """A 4-bit tensor: (kind, values)."""
+    return ("packed", kind, np.asarray(values))
+
+
+def proto(value, name=""):
+    if isinstance(value, tuple):
+        _, kind, values = value
+        return h.make_tensor(name, kind, values.shape, values.ravel().tolist())
+    return nh.from_array(np.asarray(value), name)
+
+
+def tensor(value):
+    p = proto(value)
+    raw = p.raw_data
+    if isinstance(value, tuple) and not raw:
+        nibbles = [int(v) & 15 for v in value[2].ravel()]
+        nibbles += [0] * (len(nibbles) % 2)
+        raw = bytes(a | b << 4 for a, b in zip(nibbles[::2], nibbles[1::2]))
+    return {"t": p.data_type, "d": list(p.dims), "x": raw.hex()}
+
+
+def attribute(value):
+    if isinstance(value, float):
+        return {"f": float(np.float32(value))}
+    if isinstance(value, (int, np.integer)):
+        return {"i": int(value)}
+    if isinstance(value, str):
+        return {"s": value}
+    if isinstance(value[0], float):
+        return {"fs": [float(np.float32(v)) for v in value]}
+    return {"is": [int(v) for v in value]} if isinstance(value[0], int) else {"ss": list(value)}
+
+
+def case(name, op, inputs, outputs=1, domain=MS, version=21, rtol=1e-5, atol=1e-6, **attrs):
+    """Runs one operator. `outputs` is a count, or a list of booleans that says which are asked for."""
+    wanted = outputs if isinstance(outputs, list) else [True] * outputs
+    names = [f"i{k}" if v is not None else "" for k, v in enumerate(inputs)]
+    outs = [f"o{k}" if w else "" for k, w in enumerate(wanted)]
+    node = h.make_node(op, names, outs, domain=domain, **attrs)
+    # Every input is an initializer: some kernels insist on constant weights.
+    inits = [proto(v, n) for n, v in zip(names, inputs) if v is not None]
+    graph = h.make_graph([node], "g", [], [h.make_empty_tensor_value_info(o) for o in outs if o], inits)
+    ops = [h.make_opsetid("", version), h.make_opsetid(MS, 1)]
+    model = h.make_model(graph, opset_imports=ops, ir_version=10)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    results = iter(session.run(None, {}))
+    lines.append(json.dumps({
+        "name": name, "domain": domain, "op": op, "opset": 1 if domain == MS else version,
+        "attrs": {k: attribute(v) for k, v in attrs.items()},
+        "inputs": [None if v is None else tensor(v) for v in inputs],
+        "outputs": [tensor(next(results)) if w else None for w in wanted],
+        "rtol": rtol, "atol": atol,
+    }, separators=(",", ":")))
+
+
+def f32(*shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def u8(*shape):
+    return rng.integers(0, 256, shape).astype(np.uint8)
+
+
+def i8(*shape):
+    return rng.integers(-128, 128, shape).astype(np.int8)
+
+
+def s(x):
+    return np.array(x, np.float32)
+
+
+def z(x, kind=np.uint8):
+    return np.array(x, kind)
+
+
+def weights():
+    for bits, k, n, block in [(4, 40, 3, 16), (4, 32, 2, 32), (8, 24, 3, 16), (2, 48, 3, 16)]:
+        blocks = -(-k // block)
+        b = u8(n, blocks, block * bits // 8)
+        scale = rng.uniform(-0.2, 0.2, (n, blocks)).astype(np.float32)
+        zero = u8(n, -(-blocks * bits // 8))
+        common = dict(K=k, N=n, bits=bits, block_size=block, rtol=1e-5, atol=1e-4)
+        case(f"nbits{bits}_{k}", "MatMulNBits", [f32(2, k), b, scale], **common)
+        case(f"nbits{bits}_{k}_zero_bias", "MatMulNBits", [f32(1, 2, k), b, scale, zero, None, f32(n)], **common)
+        if bits < 8:
+            floats = rng.uniform(0, 2**bits, (n, blocks)).astype(np.float32)
+            case(f"nbits{bits}_{k}_float_zero", "MatMulNBits", [f32(2, k), b, scale, floats], **common)
+    half = lambda a: a.astype(np.float16)
+    case("nbits4_f16", "MatMulNBits", [half(f32(2, 32)), u8(3, 2, 8), half(f32(3, 2) / 8)], K=32, N=3, bits=4,
+         block_size=16, rtol=2e-3, atol=1e-3)  # one rounding to f16
+    groups = np.array([1, 0] * 16, np.int32)
+    case("nbits4_groups", "MatMulNBits", [f32(2, 32), u8(3, 2, 8), f32(3, 2), None, groups], K=32, N=3, bits=4,
+         block_size=16, atol=1e-4)
+    for kind in (0, 1):
+        case(f"bnb4_{kind}", "MatMulBnb4", [f32(2, 20), u8(30), rng.uniform(0.1, 1, 4).astype(np.float32)], K=20, N=3,
+             block_size=16, quant_type=kind, atol=1e-5)
+    ids = np.array([[3, 0], [2, -1]], np.int64)
+    table = rng.integers(-8, 8, (4, 32))
+    scale = f32(4, 2)
+    case("gather_int4", "GatherBlockQuantized", [packed(table, T.INT4), ids, scale], block_size=16)
+    unsigned = packed(table + 8, T.UINT4)
+    case("gather_uint4_zero", "GatherBlockQuantized", [unsigned, ids, scale, packed(rng.integers(0, 16, (4, 2)), T.UINT4)],
+         block_size=16)
+    case("gather_int4_axis1", "GatherBlockQuantized", [packed(rng.integers(-8, 8, (16, 3)), T.INT4), ids[:, :1] % 3, f32(1, 3)],
+         gather_axis=1, quantize_axis=0, block_size=16)
+    for bits in (4, 8):
+        data = u8(4, 32 * bits // 8)
+        case(f"gather_uint8_{bits}", "GatherBlockQuantized", [data, ids, scale], block_size=16, bits=bits)
+        case(f"gather_uint8_{bits}_zero", "GatherBlockQuantized", [data, ids, scale, u8(4, 2 * bits // 8)], block_size=16,
+             bits=bits)
+
+
+def quantized():
+    for kind, make in ((np.uint8, u8), (np.int8, i8)):
+        zero = lambda v: z(v if kind == np.uint8 else v - 128, kind)
+        tag = kind.__name__
+        a, b = make(2, 3, 5), make(3, 1)
+        # The kernels may take the factors in another order: one step.
+        grids = [s(0.1), zero(120), b, s(0.07), zero(130), s(0.2), zero(100)]
+        case(f"qadd_{tag}", "QLinearAdd", [a, *grids], atol=1)
+        case(f"qmul_{tag}", "QLinearMul", [a, *grids[:5], s(5.0), zero(110)], atol=1)
+        case(f"qsigmoid_{tag}", "QLinearSigmoid", [a, s(0.05), zero(128), s(1 / 256), zero(0)])
+        case(f"qleaky_{tag}", "QLinearLeakyRelu", [a, s(0.05), zero(128), s(0.04), zero(30)], alpha=0.1)
+        # The kernel sums a table of exponentials in f32.
+        case(f"qsoftmax_{tag}", "QLinearSoftmax", [a, s(0.03), zero(128), s(1 / 256), zero(0)], axis=1, opset=13, atol=1)
+        x = make(1, 2, 5, 5)
+        case(f"qavg_{tag}", "QLinearAveragePool", [x, s(0.05), zero(128), s(0.03), zero(120)], kernel_shape=[3, 2],
+             strides=[2, 1], pads=[1, 1, 1, 0], atol=1)
+        case(f"qavg_pad_{tag}", "QLinearAveragePool", [x, s(0.05), zero(128), s(0.03), zero(120)], kernel_shape=[3, 3],
+             pads=[1, 1, 1, 1], count_include_pad=1, ceil_mode=1, strides=[2, 2], atol=1)
+        case(f"qgap_{tag}", "QLinearGlobalAveragePool", [x, s(0.05), zero(128), s(0.02), zero(120)], atol=1)
+        case(f"qgap_last_{tag}", "QLinearGlobalAveragePool", [make(2, 3, 3, 4), s(0.05), zero(128), s(0.02), zero(120)],
+             channels_last=1, atol=1)
+        case(f"qwhere_{tag}", "QLinearWhere", [rng.integers(0, 2, (2, 3, 1)).astype(bool), a, s(0.1), zero(120), b, s(0.07),
+             zero(130), s(0.11), zero(128)], atol=1)
+        case(f"qconcat_{tag}", "QLinearConcat", [s(0.1), zero(128), make(2, 3), s(0.1), zero(128), make(2, 2), s(0.13),
+             zero(120)], axis=1, atol=1)
+        w = i8(3, 2, 3, 3)
+        for bias in (None, rng.integers(-2000, 2000, 3).astype(np.int32)):
+            case(f"qconv_{tag}_{bias is not None}", "QLinearConv", [x, s(0.05), zero(120), w, rng.uniform(0.01, 0.02, 3).astype(
+                np.float32), np.zeros(3, np.int8), s(0.4), zero(100), bias], domain="", pads=[1, 0, 1, 1], strides=[2, 1])
+        A, B = make(4, 6), i8(6, 5)
+        case(f"qmatmul_{tag}", "QLinearMatMul", [make(2, 4, 6), s(0.05), zero(120), B, rng.uniform(0.01, 0.02, 5).astype(np.float32),
+             np.zeros(5, np.int8), s(0.1), zero(128)], domain="")
+        C = rng.integers(-3000, 3000, (1, 5)).astype(np.int32)
+        case(f"qgemm_{tag}", "QGemm", [A, s(0.05), zero(120), B, s(0.02), z(0, np.int8), C, s(0.1), zero(128)], alpha=0.5,
+             atol=1)
+        case(f"qgemm_float_{tag}", "QGemm", [A, s(0.05), zero(120), B.T.copy(), s([.02, .01, .03, .02, .01]),
+             np.zeros(5, np.int8), C], transB=1, atol=1e-4)
+        case(f"mm_integer_{tag}", "MatMulInteger", [A, B, zero(120), np.array([1, 0, -3, 2, 5], np.int8)], domain="")
+        case(f"mm_to_float_{tag}", "MatMulIntegerToFloat", [make(2, 4, 6), B, s(0.05), s([.02, .01, .03, .02, .01]), zero(120),
+             np.zeros(5, np.int8), f32(5)], atol=1e-4)
+        case(f"conv_integer_{tag}", "ConvInteger", [x, w if kind == np.uint8 else w, zero(120)], domain="", pads=[1, 1, 0, 0])
+    case("dyn_matmul", "DynamicQuantizeMatMul", [f32(2, 4, 6), i8(6, 5), s([.02, .01, .03, .02, .01]), np.zeros(5, np.int8), f32(5)],
+         atol=1e-5)
+    case("dyn_matmul_plain", "DynamicQuantizeMatMul", [f32(4, 6), u8(6, 5), s(.02), z(100)], atol=1e-5)
+    case("dyn_quantize_zeros", "DynamicQuantizeLinear", [np.zeros((2, 2), np.float32)], 3, domain="")
+    case("dyn_quantize", "DynamicQuantizeLinear", [f32(3, 4) + 2], 3, domain="")
+    for kind in (np.uint16, np.int16, np.uint8, np.int8):
+        zero = np.array([3, 4, 5], kind)
+        ms = [f32(2, 3) * 20, s([0.5, 0.25, 0.1]), zero]
+        case(f"ms_quantize_{kind.__name__}", "QuantizeLinear", ms, axis=1)
+        case(f"ms_dequantize_{kind.__name__}", "DequantizeLinear", [(f32(2, 3) * 50).astype(kind), ms[1], zero], axis=1)
+    case("quantize_halves", "QuantizeLinear", [s([0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 1e9, -1e9]), s(1.0), z(0, np.int8)], domain="")
+    case("dequantize_blocked", "DequantizeLinear", [packed(rng.integers(-8, 8, (5, 3)), T.INT4), f32(3, 3),
+         packed(rng.integers(-8, 8, (3, 3)), T.INT4)], domain="", axis=0, block_size=2)
+    case("quantize_f16", "QuantizeLinear", [f32(3, 4).astype(np.float16), np.float16(0.02), z(128)], domain="")
+
+
+def fused():
+    case("fused_matmul", "FusedMatMul", [f32(2, 3, 4), f32(2, 5, 4)], alpha=0.5, transB=1)
+    case("fused_matmul_ta", "FusedMatMul", [f32(2, 4, 3), f32(4, 5)], transA=1)
+    case("fused_matmul_tba", "FusedMatMul", [f32(3, 2, 4), f32(2, 4, 5)], transBatchA=1)
+    case("fused_matmul_tba_ta", "FusedMatMul", [f32(4, 2, 3), f32(2, 4, 5)], transBatchA=1, transA=1)
+    case("fused_matmul_tbb_tb", "FusedMatMul", [f32(2, 3, 4), f32(5, 2, 4)], transBatchB=1, transB=1)
+    x, w = f32(1, 2, 4, 4), f32(3, 2, 3, 3)
+    case("fused_conv_relu", "FusedConv", [x, w, f32(3), f32(1, 3, 2, 2)], activation="Relu", kernel_shape=[3, 3])
+    case("fused_conv_clip", "FusedConv", [x, w, f32(3)], activation="Clip", activation_params=[-0.5, 0.5], pads=[1, 1, 1, 1])
+    case("fused_conv_leaky", "FusedConv", [x, w], activation="LeakyRelu", activation_params=[0.1])
+    case("fused_conv_hard", "FusedConv", [x, w], activation="HardSigmoid", activation_params=[0.1, 0.4])
+    case("fused_gemm", "FusedGemm", [f32(3, 4), f32(4, 5), f32(5)], activation="LeakyRelu", activation_alpha=0.2, alpha=0.5)
+    for op in ("Gelu", "FastGelu", "QuickGelu"):
+        case(op.lower(), op, [f32(3, 7) * 3], rtol=1e-4, atol=1e-6)
+    case("bias_gelu", "BiasGelu", [f32(3, 7), f32(7)], rtol=1e-4, atol=1e-6)
+    case("fast_gelu_bias", "FastGelu", [f32(3, 7), f32(7)], rtol=1e-4, atol=1e-6)
+    x, g, b = f32(2, 3, 8), f32(8), f32(8)
+    case("skip_layer", "SkipLayerNormalization", [x, f32(2, 3, 8), g, b, f32(8)], [True, False, False, True], epsilon=1e-5)
+    case("skip_layer_broadcast", "SkipLayerNormalization", [x, f32(1, 3, 8), g], epsilon=1e-5)
+    case("skip_layer_2d", "SkipLayerNormalization", [x, f32(3, 8), g], epsilon=1e-5)
+    case("skip_simplified", "SkipSimplifiedLayerNormalization", [x, f32(2, 3, 8), g, b], [True, False, False, True], epsilon=1e-5)
+    case("simplified", "SimplifiedLayerNormalization", [x, g], 2, domain="", axis=-1, epsilon=1e-5)
+    ids = np.array([[1, 3, 2], [4, 0, 0]], np.int32)
+    seg = np.array([[0, 0, 1], [1, 0, 0]], np.int32)
+    mask = np.array([[1, 1, 1], [1, 1, 0]], np.int32)
+    tables = [f32(5, 8), f32(4, 8), f32(2, 8), g, b]
+    case("embed", "EmbedLayerNormalization", [ids, seg, *tables, mask], 3, epsilon=1e-5)
+    case("embed_plain", "EmbedLayerNormalization", [ids, None, tables[0], tables[1], None, g, b], 2)
+    case("embed_positions", "EmbedLayerNormalization", [ids, seg, *tables, None, np.array([[2, 1, 0]], np.int32)], 2)
+
+
+def recurrent():
+    seq, batch, size, hidden = 4, 2, 3, 5
+    for op, gates in (("RNN", 1), ("GRU", 3), ("LSTM", 4)):
+        def args(dirs, bias=True, lens=None, init=True):
+            ins = [f32(seq, batch, size), f32(dirs, gates * hidden, size), f32(dirs, gates * hidden, hidden),
+                   f32(dirs, 2 * gates * hidden) if bias else None, lens, f32(dirs, batch, hidden) if init else None]
+            return ins + ([f32(dirs, batch, hidden) if init else None] if op == "LSTM" else [])
+        lens = np.array([2, 4], np.int32)
+        outs = 3 if op == "LSTM" else 2
+        for direction, dirs in (("forward", 1), ("reverse", 1), ("bidirectional", 2)):
+            case(f"{op}_{direction}", op, args(dirs), outs, domain="", hidden_size=hidden, direction=direction, atol=1e-5)
+            case(f"{op}_{direction}_lens", op, args(dirs, lens=lens), outs, domain="", hidden_size=hidden, direction=direction,
+                 atol=1e-5)
+        names = {"RNN": ["Affine"], "GRU": ["HardSigmoid", "ScaledTanh"], "LSTM": ["HardSigmoid", "LeakyRelu", "Elu"]}[op]
+        params = dict(activation_alpha=[0.3, 0.7, 1.2][:len(names)], activation_beta=[0.4, 0.9][:len(names)])
+        case(f"{op}_activations", op, args(1), outs, domain="", hidden_size=hidden, activations=names, clip=0.8, atol=1e-5,
+             **params)
+    case("GRU_reset", "GRU", args_gru(seq, batch, size, hidden), 2, domain="", hidden_size=hidden, linear_before_reset=1, atol=1e-5)
+    x, w, r, b = f32(seq, batch, size), f32(1, 4 * hidden, size), f32(1, 4 * hidden, hidden), f32(1, 8 * hidden)
+    case("LSTM_peephole", "LSTM", [x, w, r, b, None, None, None, f32(1, 3 * hidden)], 3, domain="", hidden_size=hidden, atol=1e-5)
+    case("LSTM_coupled", "LSTM", [x, w, r, b], 3, domain="", hidden_size=hidden, input_forget=1, atol=1e-5)
+    case("LSTM_clip", "LSTM", [x * 3, w, r, b], 3, domain="", hidden_size=hidden, clip=0.3, atol=1e-5)
+
+
+def args_gru(seq, batch, size, hidden):
+    return [f32(seq, batch, size), f32(1, 3 * hidden, size), f32(1, 3 * hidden, hidden), f32(1, 6 * hidden)]
+
+
+def main():
+    weights()
+    quantized()
+    fused()
+    recurrent()
+    path = pathlib.Path(__file__).with_name("contrib.jsonl")
+    path.write_text("\n".join(lines) + "\n")
+    print(f"{len(lines)} cases, {path.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()
