@@ -18,7 +18,7 @@ use crate::rule::{OpRule, Table};
 
 /// What is taken out of a row.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
+pub(super) enum Form {
     /// Mean and deviation.
     Standard,
     /// The root mean square.
@@ -26,13 +26,13 @@ enum Form {
 }
 
 /// Rows brought to mean 0 and variance 1, their means and inverse deviations.
-struct Normalized<T> {
-    rows: Vec<T>,
-    means: Vec<f64>,
-    inverses: Vec<f64>,
+pub(super) struct Normalized<T> {
+    pub rows: Vec<T>,
+    pub means: Vec<f64>,
+    pub inverses: Vec<f64>,
 }
 
-fn normalize<T: Real>(x: &[T], size: usize, form: Form, epsilon: f64) -> Normalized<T> {
+pub(super) fn normalize<T: Real>(x: &[T], size: usize, form: Form, epsilon: f64) -> Normalized<T> {
     let mut out = Normalized { rows: Vec::with_capacity(x.len()), means: vec![], inverses: vec![] };
     for row in x.chunks_exact(size.max(1)) {
         let mean = match form {

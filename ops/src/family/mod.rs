@@ -12,6 +12,7 @@ mod conv_transpose;
 mod cumulative;
 mod deform_conv;
 mod einsum;
+mod embed_layer_normalization;
 mod expand;
 mod fourier;
 mod fused;
@@ -70,6 +71,7 @@ pub const RULES: &[&[&dyn OpRule]] = &[
     cumulative::RULES,
     deform_conv::RULES,
     einsum::RULES,
+    embed_layer_normalization::RULES,
     expand::RULES,
     fourier::RULES,
     fused::RULES,
