@@ -9,6 +9,8 @@
 //! - [`Weight`] the input view, [`Spec`] what is asked for, [`Quantized`] the result with integer zero points
 //! - [`rtn`] min/max; [`rtn_search`] the data-free default
 
+mod gemm;
+pub mod gram;
 mod isa;
 pub mod matrix;
 pub mod quantized;
@@ -17,6 +19,7 @@ pub mod rtn_search;
 pub mod spec;
 #[cfg(test)]
 pub(crate) mod testing;
+mod tiles;
 
 pub use matrix::{Elements, Weight};
 pub use quantized::{Method, Note, Provenance, Quantized};
