@@ -103,11 +103,6 @@ impl Gram {
         let mean = diagonal.iter().sum::<f64>() / diagonal.len().max(1) as f64;
         diagonal.iter().map(|d| if mean > 0.0 { (d / mean) as f32 } else { 0.0 }).collect()
     }
-
-    /// The stored half.
-    pub(crate) fn tiles(&self) -> &Tiles {
-        &self.tiles
-    }
 }
 
 #[cfg(test)]

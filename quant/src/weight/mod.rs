@@ -7,9 +7,11 @@
 //! in the result, never a log line.
 //!
 //! - [`Weight`] the input view, [`Spec`] what is asked for, [`Quantized`] the result with integer zero points
-//! - [`rtn`] min/max; [`rtn_search`] the data-free default
+//! - Data-free: [`rtn`] min/max; [`rtn_search`] the default
+//! - Calibrated, from a [`gram`] matrix of the layer's inputs: [`gptq`]
 
 mod gemm;
+pub mod gptq;
 pub mod gram;
 mod isa;
 pub mod matrix;

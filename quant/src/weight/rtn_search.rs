@@ -233,6 +233,17 @@ fn choose(
     if error(&searched) < error(&plain) { searched } else { plain }
 }
 
+/// Searches single blocks, for methods that choose grids as they go.
+#[derive(Debug, Default)]
+pub(crate) struct Searcher(Scratch);
+
+impl Searcher {
+    /// The best grid of a block; `importance` has one weight ≥ 0 per element.
+    pub fn choose(&mut self, block: &[f32], importance: Option<&[f32]>, spec: &Spec) -> BlockGrid {
+        choose(block, importance, spec, &mut self.0, search_fast)
+    }
+}
+
 fn run(
     weight: &Weight<'_>,
     spec: &Spec,
