@@ -13,6 +13,7 @@ mod spec;
 use std::time::Duration;
 
 use ir::Model;
+use ir::text::{Style, print, print_with};
 use serde::Serialize;
 
 pub use cx::{Cx, Declined, Evaluator, Rewrite};
@@ -196,13 +197,13 @@ impl Driver<'_> {
             (fact.check)(model).map_err(unmet)?;
         }
         let before = self.options.verify_each.then(|| model.clone());
-        let old_text = self.options.print_changed.then(|| shim_print(model));
+        let old_text = self.options.print_changed.then(|| print_with(model, &Style::brief()));
         let start = self.options.clock.map(|clock| clock());
         self.cx.begin(name);
         let outcome = pass.run(model, &mut self.cx);
         let seconds =
             self.options.clock.zip(start).map(|(clock, start)| clock().saturating_sub(start).as_secs_f64());
-        let dump = |error| (error, before.as_ref().map(shim_print));
+        let dump = |error| (error, before.as_ref().map(print));
         let changes = outcome.map_err(dump)?;
         if self.options.verify_each {
             verify(model, &format!("after {name}")).map_err(dump)?;
@@ -213,7 +214,7 @@ impl Driver<'_> {
                 (fact.check)(model).map_err(broken)?;
             }
         }
-        let diff = old_text.map(|old| shim_diff(&old, &shim_print(model))).filter(|d| !d.is_empty());
+        let diff = old_text.map(|old| ir::diff(&old, &print_with(model, &Style::brief()))).filter(|d| !d.is_empty());
         let run = PassRun {
             pass: text.to_string(),
             rewrites: changes.rewrites(),
@@ -230,15 +231,5 @@ impl Driver<'_> {
 }
 
 fn verify(model: &Model, when: &str) -> Result<(), PassError> {
-    shim_verify(model).map_err(|found| PassError::Invalid { when: when.to_string(), why: found.to_string() })
-}
-
-fn shim_print(_: &Model) -> String {
-    String::new()
-}
-fn shim_diff(_: &str, _: &str) -> String {
-    String::new()
-}
-fn shim_verify(_: &Model) -> Result<(), String> {
-    Ok(())
+    ir::verify(model).map_err(|found| PassError::Invalid { when: when.to_string(), why: found.to_string() })
 }
