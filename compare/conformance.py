@@ -40,7 +40,7 @@ def verdict(program: Path, case: Named, model: onnx.ModelProto, exact: bool) -> 
             if not done.ok:
                 kind = "crashed" if done.code in CRASH or done.code < 0 else "refused"
                 return kind, done.reason()
-            got = read_outputs(out, model)
+            got = read_outputs(out / "test_data_set_0", model)
         _, wanted = common.read_data(model, data)
         for value, expected in zip(got, wanted, strict=True):
             if difference := common.mismatch(value, expected, exact):

@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 import common
@@ -23,6 +24,16 @@ class Verdict:
     model: Named
     identical: bool = False
     problem: str = ""
+
+
+def same_bits(a, b) -> bool:
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(same_bits, a, b))
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return (a.dtype, a.shape) == (b.dtype, b.shape) and (
+            a.tolist() == b.tolist() if a.dtype == object else a.tobytes() == b.tobytes()
+        )
+    return a == b
 
 
 def copy_problem(model: Named, out: Path) -> str:
@@ -46,8 +57,8 @@ def copy_problem(model: Named, out: Path) -> str:
         except Exception:  # onnxruntime does not run the original, with any type of error
             continue
         for got, expected in zip(common.ort_run(out, feeds, "basic"), wanted, strict=True):
-            if difference := common.mismatch(got, expected, exact=True):
-                return f"onnxruntime: {difference}"
+            if not same_bits(got, expected):
+                return "onnxruntime: outputs differ"
     return ""
 
 

@@ -8,9 +8,9 @@ use runtime::Feed;
 
 use super::{InputSpec, Source};
 
-/// The folder holds `input_0.pb`.
+/// The folder holds inputs, or outputs alone: of a model that takes none.
 pub(super) fn is_data_set(folder: &Path) -> bool {
-    folder.join("input_0.pb").is_file()
+    ["input_0.pb", "output_0.pb"].iter().any(|file| folder.join(file).is_file())
 }
 
 /// Data sets of a model.
