@@ -3,8 +3,8 @@
 mod common;
 
 use bytes::Bytes;
+use common::pb::TensorProto;
 use ir::{DType, Data, Encoding};
-use onnx_protobuf::TensorProto;
 
 fn golden() -> (Bytes, ir::Model) {
     let bytes = std::fs::read(common::root().join("proto/tests/data/encodings.onnx")).expect("the fixture");
@@ -71,7 +71,7 @@ fn broken_tensors_are_refused_with_a_reason() {
     let raw = |dtype, sizes: &[i64], bytes: usize| TensorProto {
         data_type: Some(dtype),
         dims: sizes.to_vec(),
-        raw_data: Some(vec![0; bytes]),
+        raw_data: Some(vec![0; bytes].into()),
         ..Default::default()
     };
     let cases: Vec<(TensorProto, &str)> = vec![
@@ -89,20 +89,19 @@ fn broken_tensors_are_refused_with_a_reason() {
         (int32(27, &[1], &[64]), "entry 0 of int32_data is 64"),
         (int32(7, &[1], &[1]), "int64 of sizes [1] needs 1 entries, found 0"),
         (
-            TensorProto { data_type: Some(12), dims: vec![1], uint64_data: vec![1 << 32], ..Default::default() },
+            TensorProto {
+                data_type: Some(12),
+                dims: vec![1],
+                uint64_data: vec![1 << 32],
+                ..Default::default()
+            },
             "entry 0 of uint64_data is 4294967296, which no uint32 can be",
         ),
         (
-            TensorProto { raw_data: Some(vec![0; 4]), ..int32(6, &[1], &[1]) },
+            TensorProto { raw_data: Some(vec![0; 4].into()), ..int32(6, &[1], &[1]) },
             "int32 elements cannot stand in int32_data",
         ),
-        (
-            TensorProto {
-                segment: protobuf::MessageField::some(Default::default()),
-                ..raw(1, &[1], 4)
-            },
-            "segments are not supported",
-        ),
+        (TensorProto { segment: Some(Default::default()), ..raw(1, &[1], 4) }, "segments are not supported"),
         (TensorProto { data_type: Some(1), dims: vec![1], ..Default::default() }, "needs 1 entries, found 0"),
     ];
     for (tensor, expected) in cases {

@@ -5,8 +5,8 @@ mod common;
 use std::fs;
 use std::path::Path;
 
+use common::pb;
 use common::{external, floats, graph, model, node};
-use onnx_protobuf as op;
 use onnxq_proto::{External, Layout, ProtoError, WriteOptions};
 
 /// A folder `m` with a file of twelve bytes `m/w.bin`, and beside the folder a file `secret.bin`.
@@ -19,13 +19,13 @@ fn folder() -> tempfile::TempDir {
     outer
 }
 
-fn with_tensors(tensors: Vec<op::TensorProto>) -> op::ModelProto {
+fn with_tensors(tensors: Vec<pb::TensorProto>) -> pb::ModelProto {
     let mut graph = graph(vec![node("Identity", &["a"], &["b"])], &["a"], &["b"]);
     graph.initializer = tensors;
     model(graph)
 }
 
-fn read(outer: &Path, tensors: Vec<op::TensorProto>) -> Result<ir::Model, ProtoError> {
+fn read(outer: &Path, tensors: Vec<pb::TensorProto>) -> Result<ir::Model, ProtoError> {
     let path = outer.join("m/model.onnx");
     fs::write(&path, common::encode(&with_tensors(tensors))).unwrap();
     onnxq_proto::read(&path, &Default::default()).map(|loaded| loaded.model)
@@ -75,8 +75,11 @@ fn bad_references_are_refused_with_a_reason() {
         (external("w", &[3], "w.bin", "0", "99999999999999999999"), "length is"),
         (external("w", &[2], "w.bin", "0", "12"), "length 12 is given, type and sizes need 8"),
         (external("w", &[1 << 62], "w.bin", "", ""), "overflow"),
-        (op::TensorProto { data_type: Some(8), ..external("w", &[1], "w.bin", "", "") }, "string elements"),
-        (op::TensorProto { raw_data: Some(vec![0; 12]), ..external("w", &[3], "w.bin", "", "") }, "raw_data"),
+        (pb::TensorProto { data_type: Some(8), ..external("w", &[1], "w.bin", "", "") }, "string elements"),
+        (
+            pb::TensorProto { raw_data: Some(vec![0; 12].into()), ..external("w", &[3], "w.bin", "", "") },
+            "raw_data",
+        ),
     ];
     for (tensor, expected) in cases {
         let error = read(outer.path(), vec![tensor]).expect_err(expected).to_string();
@@ -98,9 +101,11 @@ fn links_must_stay_in_the_folder() {
     symlink("..", inside("up")).unwrap();
     symlink("loop.bin", inside("loop.bin")).unwrap();
     assert!(read(outer.path(), vec![external("w", &[3], "inner.bin", "", "")]).is_ok());
-    for (file, expected) in
-        [("leak.bin", "outside the model's folder"), ("up/secret.bin", "outside the model's folder"), ("loop.bin", "")]
-    {
+    for (file, expected) in [
+        ("leak.bin", "outside the model's folder"),
+        ("up/secret.bin", "outside the model's folder"),
+        ("loop.bin", ""),
+    ] {
         let error = read(outer.path(), vec![external("w", &[3], file, "", "")]).expect_err(file).to_string();
         assert!(error.contains(expected) && error.contains(file), "{error}");
     }
@@ -129,7 +134,7 @@ fn external_tensors_stay_external_and_shared() {
         external("a1", &[2], "w.bin", "0", "8"),
         floats("inline", &[1], &[9.0]),
         external("a2", &[2], "w.bin", "0", "8"),
-        external("b", &[1], "w.bin", "8", "4"),
+        external("c", &[1], "w.bin", "8", "4"),
     ];
     let model = read(outer.path(), tensors).expect("it reads");
     let out = outer.path().join("out.onnx");
@@ -139,15 +144,15 @@ fn external_tensors_stay_external_and_shared() {
     assert_eq!(data.len(), 4096 + 4);
     let proto = common::decode(&fs::read(&out).unwrap());
     let entries = |at: usize| {
-        let tensor: &op::TensorProto = &proto.graph.initializer[at];
-        tensor.external_data.iter().map(|entry| entry.value().to_string()).collect::<Vec<_>>()
+        let tensor: &pb::TensorProto = &proto.graph.as_ref().expect("a graph").initializer[at];
+        tensor.external_data.iter().map(|entry| entry.value.clone().unwrap_or_default()).collect::<Vec<_>>()
     };
     assert_eq!(entries(0), ["out.onnx.data", "0", "8"]);
     assert_eq!(entries(1), [""; 0]);
     assert_eq!(entries(2), entries(0));
     assert_eq!(entries(3), ["out.onnx.data", "4096", "4"]);
     let again = onnxq_proto::read(&out, &Default::default()).expect("it reads again").model;
-    for name in ["a1", "a2", "b", "inline"] {
+    for name in ["a1", "a2", "c", "inline"] {
         assert_eq!(elements(&again, name), elements(&model, name));
     }
 }
@@ -197,7 +202,8 @@ fn a_model_can_be_written_over_itself() {
     assert_eq!(elements(&model, "w"), [1.0, 2.0, 3.0]);
     let again = onnxq_proto::read(&path, &Default::default()).expect("it reads again").model;
     assert_eq!(elements(&again, "w"), [1.0, 2.0, 3.0]);
-    let left: Vec<_> = fs::read_dir(outer.path().join("m")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        fs::read_dir(outer.path().join("m")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left.len(), 3, "temporary files remain: {left:?}");
 }
 
@@ -205,10 +211,10 @@ fn a_model_can_be_written_over_itself() {
 fn tensors_inside_attributes_and_inner_graphs_go_out_too() {
     let outer = folder();
     let mut constant = node("Constant", &[], &["c"]);
-    constant.attribute.push(op::AttributeProto {
+    constant.attribute.push(pb::AttributeProto {
         name: Some("value".into()),
-        type_: Some(op::attribute_proto::AttributeType::TENSOR.into()),
-        t: protobuf::MessageField::some(external("", &[3], "w.bin", "", "")),
+        r#type: Some(pb::attribute_proto::AttributeType::Tensor as i32),
+        t: Some(Box::new(external("", &[3], "w.bin", "", ""))),
         ..Default::default()
     });
     let mut branch = graph(vec![node("Add", &["c", "inner"], &["d"])], &[], &["d"]);

@@ -1,11 +1,16 @@
-//! Models for the tests, made and decoded by `onnx-protobuf`, which shares no code with this crate.
+//! Models for the tests, made from the generated messages; and `onnx-protobuf`, which shares no code with this crate, as
+//! a second decoder. It knows no presence of fields (its schema is proto3), so byte comparisons stand beside it.
 #![allow(dead_code)] // Each test takes what it needs.
+
+#[rustfmt::skip]
+#[allow(clippy::all)]
+#[path = "../../src/generated.rs"]
+pub mod pb;
 
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use onnx_protobuf as op;
-use protobuf::{Message, MessageField};
+use prost::Message;
 
 /// The folder of the repository.
 pub fn root() -> PathBuf {
@@ -49,8 +54,8 @@ pub fn fixtures() -> Vec<PathBuf> {
 }
 
 /// A node.
-pub fn node(kind: &str, inputs: &[&str], outputs: &[&str]) -> op::NodeProto {
-    op::NodeProto {
+pub fn node(kind: &str, inputs: &[&str], outputs: &[&str]) -> pb::NodeProto {
+    pb::NodeProto {
         op_type: Some(kind.into()),
         input: inputs.iter().map(|name| name.to_string()).collect(),
         output: outputs.iter().map(|name| name.to_string()).collect(),
@@ -59,64 +64,59 @@ pub fn node(kind: &str, inputs: &[&str], outputs: &[&str]) -> op::NodeProto {
 }
 
 /// A float value of these sizes.
-pub fn info(name: &str, sizes: &[i64]) -> op::ValueInfoProto {
-    let mut shape = op::TensorShapeProto::new();
+pub fn info(name: &str, sizes: &[i64]) -> pb::ValueInfoProto {
+    let mut shape = pb::TensorShapeProto::default();
     for &size in sizes {
-        let mut dim = op::tensor_shape_proto::Dimension::new();
-        dim.set_dim_value(size);
-        shape.dim.push(dim);
+        let value = Some(pb::tensor_shape_proto::dimension::Value::DimValue(size));
+        shape.dim.push(pb::tensor_shape_proto::Dimension { value, denotation: None });
     }
-    let mut tensor = op::type_proto::Tensor::new();
-    tensor.set_elem_type(1);
-    tensor.shape = MessageField::some(shape);
-    let mut ty = op::TypeProto::new();
-    ty.set_tensor_type(tensor);
-    op::ValueInfoProto { name: Some(name.into()), type_: MessageField::some(ty), ..Default::default() }
+    let tensor = pb::type_proto::Tensor { elem_type: Some(1), shape: Some(shape) };
+    let ty = pb::TypeProto { value: Some(pb::type_proto::Value::TensorType(tensor)), denotation: None };
+    pb::ValueInfoProto { name: Some(name.into()), r#type: Some(ty), ..Default::default() }
 }
 
 /// A float tensor in `raw_data`.
-pub fn floats(name: &str, sizes: &[i64], elements: &[f32]) -> op::TensorProto {
-    op::TensorProto {
+pub fn floats(name: &str, sizes: &[i64], elements: &[f32]) -> pb::TensorProto {
+    pb::TensorProto {
         name: Some(name.into()),
         data_type: Some(1),
         dims: sizes.to_vec(),
-        raw_data: Some(elements.iter().flat_map(|element| element.to_le_bytes()).collect()),
+        raw_data: Some(elements.iter().flat_map(|element| element.to_le_bytes()).collect::<Vec<u8>>().into()),
         ..Default::default()
     }
 }
 
 /// A float tensor in another file. An empty `offset` or `length` is left out.
-pub fn external(name: &str, sizes: &[i64], file: &str, offset: &str, length: &str) -> op::TensorProto {
+pub fn external(name: &str, sizes: &[i64], file: &str, offset: &str, length: &str) -> pb::TensorProto {
     let entries = [("location", file), ("offset", offset), ("length", length)];
     let entries = entries.into_iter().filter(|(_, value)| !value.is_empty());
-    let entry = |(key, value): (&str, &str)| op::StringStringEntryProto {
+    let entry = |(key, value): (&str, &str)| pb::StringStringEntryProto {
         key: Some(key.into()),
         value: Some(value.into()),
-        ..Default::default()
     };
-    op::TensorProto {
+    pb::TensorProto {
         name: Some(name.into()),
         data_type: Some(1),
         dims: sizes.to_vec(),
         external_data: entries.map(entry).collect(),
-        data_location: Some(op::tensor_proto::DataLocation::EXTERNAL.into()),
+        data_location: Some(pb::tensor_proto::DataLocation::External as i32),
         ..Default::default()
     }
 }
 
 /// A graph attribute.
-pub fn graph_attribute(name: &str, graph: op::GraphProto) -> op::AttributeProto {
-    op::AttributeProto {
+pub fn graph_attribute(name: &str, graph: pb::GraphProto) -> pb::AttributeProto {
+    pb::AttributeProto {
         name: Some(name.into()),
-        type_: Some(op::attribute_proto::AttributeType::GRAPH.into()),
-        g: MessageField::some(graph),
+        r#type: Some(pb::attribute_proto::AttributeType::Graph as i32),
+        g: Some(Box::new(graph)),
         ..Default::default()
     }
 }
 
 /// A graph of nodes.
-pub fn graph(nodes: Vec<op::NodeProto>, inputs: &[&str], outputs: &[&str]) -> op::GraphProto {
-    op::GraphProto {
+pub fn graph(nodes: Vec<pb::NodeProto>, inputs: &[&str], outputs: &[&str]) -> pb::GraphProto {
+    pb::GraphProto {
         name: Some("g".into()),
         node: nodes,
         input: inputs.iter().map(|name| info(name, &[2])).collect(),
@@ -126,24 +126,29 @@ pub fn graph(nodes: Vec<op::NodeProto>, inputs: &[&str], outputs: &[&str]) -> op
 }
 
 /// A model around a graph.
-pub fn model(graph: op::GraphProto) -> op::ModelProto {
-    let import = op::OperatorSetIdProto { version: Some(17), ..Default::default() };
-    op::ModelProto {
+pub fn model(graph: pb::GraphProto) -> pb::ModelProto {
+    let import = pb::OperatorSetIdProto { version: Some(17), domain: None };
+    pb::ModelProto {
         ir_version: Some(8),
         opset_import: vec![import],
-        graph: MessageField::some(graph),
+        graph: Some(graph),
         ..Default::default()
     }
 }
 
 /// The encoded bytes.
-pub fn encode(model: &op::ModelProto) -> Bytes {
-    model.write_to_bytes().expect("a message encodes").into()
+pub fn encode(model: &pb::ModelProto) -> Bytes {
+    model.encode_to_vec().into()
+}
+
+/// Decoded.
+pub fn decode(bytes: &[u8]) -> pb::ModelProto {
+    pb::ModelProto::decode(bytes).expect("it decodes")
 }
 
 /// Decoded by the other decoder.
-pub fn decode(bytes: &[u8]) -> op::ModelProto {
-    op::ModelProto::parse_from_bytes(bytes).expect("the other decoder reads it")
+pub fn decode_other(bytes: &[u8]) -> onnx_protobuf::ModelProto {
+    protobuf::Message::parse_from_bytes(bytes).expect("the other decoder reads it")
 }
 
 /// Reads and writes in memory.
@@ -152,14 +157,17 @@ pub fn round_trip(bytes: &Bytes) -> Vec<u8> {
     onnxq_proto::to_bytes(&loaded.model).expect("it writes")
 }
 
-/// The model survives a round trip, seen with the other decoder's eyes.
-pub fn check_lossless(proto: &op::ModelProto) {
-    let written = round_trip(&encode(proto));
+/// The model survives a round trip byte for byte, and with the other decoder's eyes too.
+pub fn check_lossless(proto: &pb::ModelProto) {
+    let bytes = encode(proto);
+    let written = round_trip(&bytes);
     assert_eq!(decode(&written), *proto);
+    assert!(written == bytes);
+    assert!(decode_other(&written) == decode_other(&bytes));
 }
 
 /// The error of a model that must not be read.
-pub fn error_of(proto: &op::ModelProto) -> String {
+pub fn error_of(proto: &pb::ModelProto) -> String {
     match onnxq_proto::read_bytes(encode(proto), None) {
         Ok(_) => panic!("a broken model was read"),
         Err(error) => error.to_string(),
