@@ -80,11 +80,7 @@ fn nodes_may_have_no_name_the_same_name_and_gaps() {
     inner.initializer = vec![floats("hi", &[], &[1.0])];
     let mut proto = model(inner);
     for (domain, version) in [("", 18), ("ai.onnx", 17), ("com.example", 1), ("com.example", 2)] {
-        let import = pb::OperatorSetIdProto {
-            domain: Some(domain.into()),
-            version: Some(version),
-            ..Default::default()
-        };
+        let import = pb::OperatorSetIdProto { domain: Some(domain.into()), version: Some(version) };
         proto.opset_import.push(import);
     }
     check_lossless(&proto);
@@ -175,13 +171,8 @@ fn functions_keep_their_bodies_and_attributes() {
 
 #[test]
 fn notes_at_every_level_survive() {
-    let pair = |key: &str| {
-        vec![pb::StringStringEntryProto {
-            key: Some(key.into()),
-            value: Some("v".into()),
-            ..Default::default()
-        }]
-    };
+    let pair =
+        |key: &str| vec![pb::StringStringEntryProto { key: Some(key.into()), value: Some("v".into()) }];
     let mut inner = graph(vec![node("Relu", &["a"], &["b"])], &["a"], &["b"]);
     inner.node[0].doc_string = Some("node".into());
     inner.initializer = vec![floats("w", &[1], &[1.0])];

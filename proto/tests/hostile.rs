@@ -228,7 +228,7 @@ fn files_that_decode_to_far_more_than_they_are_get_refused() {
     // Two bytes each: empty nodes, initializers, inputs, attributes.
     let many = |number: u32| [number as u8 * 8 + 2, 0].repeat(4 << 20);
     for graph in [many(1), many(5), many(11), field(1, &many(5))] {
-        let error = read(field(7, &graph)).err().expect("too much");
+        let Err(error) = read(field(7, &graph)) else { panic!("too much was read") };
         assert!(error.contains("bytes of memory: refused"), "{error}");
     }
 }

@@ -214,7 +214,8 @@ impl Driver<'_> {
                 (fact.check)(model).map_err(broken)?;
             }
         }
-        let diff = old_text.map(|old| ir::diff(&old, &print_with(model, &Style::brief()))).filter(|d| !d.is_empty());
+        let diff =
+            old_text.map(|old| ir::diff(&old, &print_with(model, &Style::brief()))).filter(|d| !d.is_empty());
         let run = PassRun {
             pass: text.to_string(),
             rewrites: changes.rewrites(),
