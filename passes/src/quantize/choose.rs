@@ -41,17 +41,33 @@ struct Node<'a> {
     key: String,
     scheme: Option<Scheme>,
     support: Support,
+    /// Input slots that are rounded if the operator is chosen.
+    slots: Vec<usize>,
+    /// Chosen whatever its neighbours do.
+    insists: bool,
     chosen: bool,
     reason: String,
     graph: &'a Graph,
 }
 
 impl Node<'_> {
+    fn rounded(&self) -> impl Iterator<Item = ValueId> + '_ {
+        self.slots.iter().filter_map(|&slot| self.graph.input(self.id, slot))
+    }
+
     fn data_inputs(&self) -> Vec<ValueId> {
-        let Some(scheme) = &self.scheme else { return Vec::new() };
-        let inputs = self.graph.op_inputs(self.id).into_iter().enumerate();
-        let data = inputs.filter(|(slot, _)| matches!(scheme.input(*slot), Role::Data | Role::Weight { .. }));
-        data.filter_map(|(_, value)| value).filter(|&value| self.graph.constant(value).is_none()).collect()
+        self.rounded().filter(|&value| self.graph.constant(value).is_none()).collect()
+    }
+
+    /// Constants that stand where activations may: rounded like these. Weights have a plan of their own.
+    fn constant_operands(&self) -> Vec<ValueId> {
+        match &self.scheme {
+            Some(scheme) if scheme.work != Work::Product => self
+                .rounded()
+                .filter(|&value| self.graph.constant(value).is_some_and(|t| t.dtype() == DType::F32))
+                .collect(),
+            _ => Vec::new(),
+        }
     }
 
     fn outputs(&self) -> Vec<(usize, ValueId)> {
@@ -89,6 +105,8 @@ fn classify<'a>(graph: &'a Graph, id: OpId, choices: &Choices<'_>) -> Node<'a> {
         key,
         scheme: None,
         support: Support::Float(""),
+        slots: Vec::new(),
+        insists: false,
         chosen: false,
         reason: String::new(),
         graph,
@@ -99,6 +117,14 @@ fn classify<'a>(graph: &'a Graph, id: OpId, choices: &Choices<'_>) -> Node<'a> {
     };
     let candidate = Candidate { graph, op: id, scheme: &found };
     node.support = choices.target.support(candidate);
+    node.slots = (0..graph.op(id).input_count())
+        .filter(|&slot| matches!(found.input(slot), Role::Data | Role::Weight { .. }))
+        .filter(|&slot| choices.target.rounds(candidate, slot))
+        .collect();
+    // Sizes and indices run through the same operators as data: only what is known to be float is worth insisting on.
+    let float =
+        |slot: &usize| graph.input(id, *slot).is_some_and(|v| graph.value(v).dtype() == Some(DType::F32));
+    node.insists = node.slots.iter().all(float) && choices.target.insists(candidate);
     let weights = candidate.weight_slots();
     node.reason = if choices.overrides.get(&node.key) == Some(&Precision::Float) {
         "kept in float by choice".into()
@@ -106,7 +132,11 @@ fn classify<'a>(graph: &'a Graph, id: OpId, choices: &Choices<'_>) -> Node<'a> {
         why.into()
     } else if !graph.op_inputs(id).iter().flatten().all(|&value| float32(graph, value)) {
         "its data are not float32".into()
-    } else if found.work == Work::Product && weights.is_empty() && !choices.computed_products {
+    } else if found.work == Work::Product
+        && weights.is_empty()
+        && !choices.computed_products
+        && !choices.target.multiplies_activations()
+    {
         "both operands are computed: little weight to save, much rounding".into()
     } else if weights.iter().any(|&slot| !finite(graph, id, slot)) {
         "the weight holds NaN or infinity".into()
@@ -209,16 +239,15 @@ fn objection(
     if inputs.is_empty() {
         return Some("it reads only constants");
     }
-    let constants = graph.op_inputs(node.id).into_iter().enumerate();
-    let mut constants = constants.filter(|(slot, value)| {
-        scheme.input(*slot) == Role::Data && value.is_some_and(|value| graph.constant(value).is_some())
-    });
-    if constants.any(|(_, value)| value.is_some_and(|value| !coarse(graph, value))) {
+    if node.insists {
+        return None;
+    }
+    if node.rounded().any(|value| graph.constant(value).is_some() && !coarse(graph, value)) {
         return Some("a constant operand would lose too much on one scale");
     }
     // A value arrives rounded if something else than this operator wants it so.
     let arrives = |value: &ValueId| {
-        let wanted = |reader: &ir::Use| reader.op != node.id && wants(graph, nodes, reader.op, *value);
+        let wanted = |reader: &ir::Use| reader.op != node.id && wants(nodes, reader.op, *value);
         let codes = graph.producer(*value).is_some_and(|(op, _)| {
             let writer =
                 absorbed.iter().find(|(_, function)| **function == op).map_or(op, |(product, _)| *product);
@@ -234,10 +263,7 @@ fn objection(
     let mut outputs =
         node.outputs().into_iter().map(|(_, value)| rounded_output(graph, absorbed, node.id, value));
     let leaves = outputs.any(|value| {
-        graph
-            .uses(value)
-            .iter()
-            .any(|reader| nodes[&reader.op].chosen && wants(graph, nodes, reader.op, value))
+        graph.uses(value).iter().any(|reader| nodes[&reader.op].chosen && wants(nodes, reader.op, value))
     });
     if !leaves {
         return Some("nothing reads its output quantized");
@@ -246,13 +272,9 @@ fn objection(
 }
 
 /// A chosen operator takes this value rounded.
-fn wants(graph: &Graph, nodes: &BTreeMap<OpId, Node<'_>>, op: OpId, value: ValueId) -> bool {
+fn wants(nodes: &BTreeMap<OpId, Node<'_>>, op: OpId, value: ValueId) -> bool {
     let node = &nodes[&op];
-    let Some(scheme) = node.scheme.as_ref().filter(|_| node.chosen) else { return false };
-    let inputs = graph.op_inputs(op);
-    inputs.iter().enumerate().any(|(slot, input)| {
-        *input == Some(value) && matches!(scheme.input(slot), Role::Data | Role::Weight { .. })
-    })
+    node.chosen && node.rounded().any(|input| input == value)
 }
 
 /// A constant that one 8-bit scale serves well: rounding noise at least 30 dB below it. Below that a per-channel constant
@@ -280,7 +302,7 @@ fn needs(
         if !node.chosen {
             continue;
         }
-        for value in node.data_inputs() {
+        for value in node.data_inputs().into_iter().chain(node.constant_operands()) {
             needs.entry(value).or_insert(*id);
         }
         if node.support == Support::Codes {
@@ -309,8 +331,17 @@ fn write(
         absorbed.iter().filter(|(op, _)| nodes[op].chosen).map(|(_, f)| *f).collect();
     for id in schedule {
         let node = &nodes[id];
-        let Some(scheme) = node.scheme.as_ref().filter(|_| node.chosen) else { continue };
+        let Some(scheme) = &node.scheme else { continue };
         let candidate = Candidate { graph, op: *id, scheme };
+        let members: Vec<ValueId> =
+            node.data_inputs().into_iter().chain(node.outputs().into_iter().map(|(_, v)| v)).collect();
+        let all_rounded = members.iter().all(|value| needs.contains_key(value));
+        if (node.chosen || all_rounded) && choices.target.unifies(candidate) {
+            members.windows(2).for_each(|pair| classes.unite(&name(pair[0]), &name(pair[1])));
+        }
+        if !node.chosen {
+            continue;
+        }
         if scheme.work == Work::Product {
             quantize_weights(&mut plan, candidate, &node.key, choices);
         }
@@ -320,11 +351,6 @@ fn write(
             {
                 classes.unite(&name(input), &name(rounded_output(graph, absorbed, *id, output)));
             }
-        }
-        if choices.target.unifies(candidate) {
-            let members = node.data_inputs().into_iter().chain(node.outputs().into_iter().map(|(_, v)| v));
-            let members: Vec<String> = members.map(name).collect();
-            members.windows(2).for_each(|pair| classes.unite(&pair[0], &pair[1]));
         }
         // Whatever moves or computes between products switches with the operator it reads from.
         if scheme.work != Work::Product {
@@ -339,11 +365,11 @@ fn write(
     }
     let grid = activation_grid(choices);
     for (&value, &asker) in needs {
-        let fixed =
-            graph.producer(value).and_then(|(op, slot)| match nodes[&op].scheme.as_ref()?.output(slot) {
-                Role::Fixed(low, high) => Some((low, high)),
-                _ => None,
-            });
+        let fixed = graph.producer(value).and_then(|(op, slot)| {
+            let scheme = nodes[&op].scheme.as_ref()?;
+            let Role::Fixed(low, high) = scheme.output(slot) else { return None };
+            Some(choices.target.fixed_range(Candidate { graph, op, scheme }, grid, (low, high)))
+        });
         let reason = format!("for {}", graph.op(asker));
         let source = if fixed.is_some() { "fixed" } else { "" };
         let class = classes.class(&name(value));
@@ -362,10 +388,18 @@ fn write(
     for id in schedule {
         let node = &nodes[id];
         let absorbed_function = functions.contains(id);
+        let refused = choices.target.refuses(graph, *id);
+        let rounded_neighbour = || {
+            graph.op_inputs(*id).iter().chain(&graph.op_outputs(*id)).flatten().any(|v| needs.contains_key(v))
+        };
+        let commutes = |scheme| choices.target.commutes(Candidate { graph, op: *id, scheme });
         let kernel = match &node.scheme {
+            _ if refused.is_some() => Kernel::Fails,
             Some(scheme) if node.chosen && scheme.work == Work::Movement => Kernel::Moves,
-            Some(_) if node.chosen => Kernel::Integer,
+            Some(_) if node.chosen && choices.target.computes_on_codes() => Kernel::Integer,
+            Some(_) if node.chosen => Kernel::Float,
             _ if absorbed_function => Kernel::Moves,
+            Some(scheme) if commutes(scheme) && rounded_neighbour() => Kernel::Moves,
             _ => Kernel::Float,
         };
         let op = graph.op(*id);
@@ -375,10 +409,10 @@ fn write(
             precision: if node.chosen { choices.precision } else { Precision::Float },
             kernel,
             group: groups.class(&node.key),
-            reason: if absorbed_function {
-                "absorbed by the operator before it".into()
-            } else {
-                node.reason.clone()
+            reason: match refused {
+                Some(why) => format!("{}; {why}", node.reason),
+                None if absorbed_function => "absorbed by the operator before it".into(),
+                None => node.reason.clone(),
             },
             macs: macs(graph, *id),
         };

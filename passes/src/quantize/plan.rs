@@ -59,6 +59,8 @@ pub enum Kernel {
     Moves,
     /// Computes in float.
     Float,
+    /// The target cannot load the operator in this form.
+    Fails,
 }
 
 /// The decision about one operator.

@@ -1,13 +1,23 @@
 //! What the runtimes are that models are emitted for: which grids they accept where, and which patterns become integer
 //! kernels. One file a target.
 
+mod openvino;
 mod ort_cpu;
+mod qnn;
+mod residual;
+mod tensorrt;
+mod tract;
 
 use ir::{Graph, OpId};
 use ops::{Role, Scheme};
 use quant::Grid;
 
+pub use openvino::OpenVino;
 pub use ort_cpu::OrtCpu;
+pub use qnn::Qnn;
+pub use residual::skip_slot;
+pub use tensorrt::TensorRt;
+pub use tract::Tract;
 
 /// An operator whose quantization is asked about.
 #[derive(Clone, Copy)]
@@ -80,10 +90,57 @@ pub trait Target: Sync {
 
     /// All inputs and outputs of such an operator must share one scale.
     fn unifies(&self, candidate: Candidate<'_>) -> bool;
+
+    /// Input `slot` of a quantized operator is rounded. Where the target fuses the producer of an input into the
+    /// operator, rounding that input would break the fusion.
+    fn rounds(&self, _candidate: Candidate<'_>, _slot: usize) -> bool {
+        true
+    }
+
+    /// The operator is quantized whatever its neighbours do, and not only between quantized values.
+    fn insists(&self, _candidate: Candidate<'_>) -> bool {
+        false
+    }
+
+    /// Products of two activations are quantized too.
+    fn multiplies_activations(&self) -> bool {
+        false
+    }
+
+    /// The target moves roundings across the operator by itself: none are placed around it, and it moves codes where its
+    /// input or output is rounded.
+    fn commutes(&self, _candidate: Candidate<'_>) -> bool {
+        false
+    }
+
+    /// Why the target cannot load the operator in this form, quantized or not.
+    fn refuses(&self, _graph: &Graph, _op: OpId) -> Option<&'static str> {
+        None
+    }
+
+    /// Quantized operators have kernels on codes. Otherwise quantization only makes the file smaller.
+    fn computes_on_codes(&self) -> bool {
+        true
+    }
+
+    /// The range to give an output whose range follows from the operator, on this grid.
+    fn fixed_range(&self, _candidate: Candidate<'_>, _grid: Grid, range: (f32, f32)) -> (f32, f32) {
+        range
+    }
+
+    /// The least width of a range of activations that the target takes; none for any.
+    fn min_real_range(&self) -> Option<f32> {
+        None
+    }
+
+    /// The operator set that the target's reader of quantized models needs at least.
+    fn min_opset(&self) -> i64 {
+        13
+    }
 }
 
 /// Every target, in the order of `onnxq list targets`.
-pub const TARGETS: &[&dyn Target] = &[&OrtCpu];
+pub const TARGETS: &[&dyn Target] = &[&OrtCpu, &TensorRt, &OpenVino, &Qnn, &Tract];
 
 /// The target of a name.
 pub fn target(name: &str) -> Option<&'static dyn Target> {

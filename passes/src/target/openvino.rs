@@ -1,0 +1,121 @@
+//! OpenVINO on a CPU, 2024 and later.
+//!
+//! Inputs of products are rounded to uint8, weights per channel to symmetric int8 without -128; outputs only where
+//! somebody reads them rounded, because the plugin fuses what stands behind a product, the sum with a float skip included.
+//! Concatenated values share one scale, so that their dequantizations merge. The bias stays float: it is added behind the
+//! dequantization.
+
+use ir::{Graph, OpId};
+use quant::{CodeType, Grid, Span};
+
+use super::{Candidate, Support, Target};
+
+/// OpenVINO on a CPU.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenVino;
+
+/// Operators that low precision transformations carry codes through.
+const MOVEMENT: &[&str] = &[
+    "Reshape",
+    "Transpose",
+    "Squeeze",
+    "Unsqueeze",
+    "Flatten",
+    "Slice",
+    "Split",
+    "Concat",
+    "MaxPool",
+    "ReduceMax",
+    "ReduceMin",
+    "DepthToSpace",
+    "SpaceToDepth",
+    "Resize",
+    "Pad",
+    "Gather",
+];
+
+/// Operators computed on codes between codes.
+const ARITHMETIC: &[&str] = &["Add", "Mul", "AveragePool", "GlobalAveragePool", "ReduceMean"];
+
+/// Functions that are fused behind a product.
+const FUSED: &[&str] = &[
+    "Relu",
+    "LeakyRelu",
+    "PRelu",
+    "Clip",
+    "Sigmoid",
+    "HardSigmoid",
+    "HardSwish",
+    "Tanh",
+    "Elu",
+    "Gelu",
+    "Swish",
+    "Mish",
+    "Softplus",
+];
+
+/// Quantized operators of ONNX Runtime that the importer does not know.
+pub(crate) const REFUSED: &[(&str, &str)] = &[
+    ("com.microsoft", "QGemm"),
+    ("com.microsoft", "QAttention"),
+    ("com.microsoft", "QLinearConv"),
+    ("com.microsoft", "DynamicQuantizeLSTM"),
+    ("com.microsoft", "MatMulBnb4"),
+];
+
+impl Target for OpenVino {
+    fn name(&self) -> &'static str {
+        "openvino"
+    }
+
+    fn about(&self) -> &'static str {
+        "OpenVINO on a CPU: uint8 inputs of products, narrow int8 weights per channel, float bias, one scale a Concat"
+    }
+
+    fn activation_grid(&self) -> Grid {
+        Grid::asymmetric(CodeType::U8)
+    }
+
+    fn weight_grid(&self) -> Grid {
+        Grid::symmetric(CodeType::I8).with_span(Span::Narrow)
+    }
+
+    fn weight_axis(&self, candidate: Candidate<'_>, slot: usize, channel: Option<usize>) -> Option<usize> {
+        match candidate.onnx_name()? {
+            "MatMul" if slot == 0 => None,
+            _ => channel,
+        }
+    }
+
+    fn support(&self, candidate: Candidate<'_>) -> Support {
+        let Some(name) = candidate.onnx_name() else {
+            return Support::Float("no integer kernel for other domains");
+        };
+        match name {
+            "Conv" | "ConvTranspose" if !candidate.is_constant(1) => {
+                Support::Float("the weight is not constant")
+            }
+            "Conv" | "ConvTranspose" | "MatMul" | "Gemm" => Support::Either,
+            _ if MOVEMENT.contains(&name) || ARITHMETIC.contains(&name) => Support::Either,
+            _ => Support::Float("OpenVINO computes it in float"),
+        }
+    }
+
+    fn absorbs(&self, product: Candidate<'_>, activation: OpId) -> bool {
+        let kind = &product.graph.op(activation).kind;
+        let fuses = matches!(product.onnx_name(), Some("Conv" | "ConvTranspose" | "MatMul" | "Gemm" | "Add"));
+        fuses && kind.domain().is_empty() && FUSED.contains(&&*kind.name)
+    }
+
+    fn quantizes_bias(&self) -> bool {
+        false
+    }
+
+    fn unifies(&self, candidate: Candidate<'_>) -> bool {
+        candidate.onnx_name() == Some("Concat")
+    }
+
+    fn refuses(&self, graph: &Graph, op: OpId) -> Option<&'static str> {
+        REFUSED.contains(&graph.op(op).kind.key()).then_some("OpenVINO's importer does not know it")
+    }
+}

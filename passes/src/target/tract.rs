@@ -1,0 +1,62 @@
+//! tract, 0.23.9 and later, reading the quantized file itself.
+//!
+//! tract computes quantized models in float, so quantization makes the file smaller and nothing faster. Only inputs and
+//! weights of products are rounded: its optimizer rewrites Q/DQ around a softmax into something else, and every rounding
+//! costs time. Scales are float32 constants, codes int8.
+
+use ir::OpId;
+use quant::{CodeType, Grid, Span};
+
+use super::{Candidate, Support, Target};
+
+/// tract.
+#[derive(Clone, Copy, Debug)]
+pub struct Tract;
+
+impl Target for Tract {
+    fn name(&self) -> &'static str {
+        "tract"
+    }
+
+    fn about(&self) -> &'static str {
+        "tract: int8 inputs and weights of products, computed in float; smaller, not faster"
+    }
+
+    fn activation_grid(&self) -> Grid {
+        Grid::asymmetric(CodeType::I8)
+    }
+
+    fn weight_grid(&self) -> Grid {
+        Grid::symmetric(CodeType::I8).with_span(Span::Narrow)
+    }
+
+    fn weight_axis(&self, _: Candidate<'_>, _: usize, channel: Option<usize>) -> Option<usize> {
+        channel
+    }
+
+    fn support(&self, candidate: Candidate<'_>) -> Support {
+        match candidate.onnx_name() {
+            Some("Conv" | "ConvTranspose") if !candidate.is_constant(1) => {
+                Support::Float("the weight is not constant")
+            }
+            Some("Conv" | "ConvTranspose" | "MatMul" | "Gemm") => Support::Either,
+            _ => Support::Float("tract computes in float: rounding around it only costs"),
+        }
+    }
+
+    fn absorbs(&self, _: Candidate<'_>, _: OpId) -> bool {
+        false
+    }
+
+    fn quantizes_bias(&self) -> bool {
+        false
+    }
+
+    fn unifies(&self, _: Candidate<'_>) -> bool {
+        false
+    }
+
+    fn computes_on_codes(&self) -> bool {
+        false
+    }
+}
