@@ -10,6 +10,7 @@
 //! Three-bit codes are stored in four bits: with zero points as they are, symmetric ones moved to the wider centre.
 
 pub mod blocked;
+pub mod bnb4;
 pub mod gather;
 pub mod nbits;
 

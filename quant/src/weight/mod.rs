@@ -7,14 +7,18 @@
 //! in the result, never a log line.
 //!
 //! - [`Weight`] the input view, [`Spec`] what is asked for, [`Quantized`] the result with integer zero points
-//! - Data-free: [`rtn`] min/max; [`rtn_search`] the default
+//! - Data-free: [`rtn`] min/max; [`rtn_search`] the default; [`hqq`]; [`nf4`] tables of values; [`kquant`] super-blocks
 //! - Calibrated, from a [`gram`] matrix of the layer's inputs: [`gptq`]
 
+pub mod affine;
 mod gemm;
 pub mod gptq;
 pub mod gram;
+pub mod hqq;
 mod isa;
+pub mod kquant;
 pub mod matrix;
+pub mod nf4;
 pub mod quantized;
 pub mod rtn;
 pub mod rtn_search;
@@ -23,6 +27,7 @@ pub mod spec;
 pub(crate) mod testing;
 mod tiles;
 
+pub use affine::{Affine, TwoTerm};
 pub use matrix::{Elements, Weight};
 pub use quantized::{Method, Note, Provenance, Quantized};
 pub use spec::{Bits, Block, Spec, Zero};
