@@ -116,17 +116,19 @@ fn infer_conv(cx: &mut InferCx) -> Result<()> {
 }
 
 fn eval_conv(cx: &EvalCx) -> Result<Outputs> {
+    for_real!(cx, 0, T => activated_conv::<T>(cx))
+}
+
+fn activated_conv<T: Real>(cx: &EvalCx) -> Result<Outputs> {
     let dtype = cx.tensor(0)?.dtype();
-    for_real!(cx, 0, T => {
-        let (dims, mut y) = convolve::<T>(cx, dtype)?;
-        if cx.has(3) {
-            let z = reals_of::<T>(cx, 3, &dims)?;
-            y.iter_mut().zip(&z).for_each(|(y, &z)| *y = *y + z);
-        }
-        let mut y: Vec<f64> = y.iter().map(|&y| <T as Real>::wide(y)).collect();
-        activate(cx.attrs(), cx.attrs().opt_floats("activation_params")?.unwrap_or_default(), &mut y)?;
-        Ok(vec![value(cx, dtype, &dims, &y)?])
-    })
+    let (dims, mut y) = convolve::<T>(cx, dtype)?;
+    if cx.has(3) {
+        let z = reals_of::<T>(cx, 3, &dims)?;
+        y.iter_mut().zip(&z).for_each(|(y, &z)| *y = *y + z);
+    }
+    let mut y: Vec<f64> = y.iter().map(|y| y.wide()).collect();
+    activate(cx.attrs(), cx.attrs().opt_floats("activation_params")?.unwrap_or_default(), &mut y)?;
+    Ok(vec![value(cx, dtype, &dims, &y)?])
 }
 
 fn eval_gemm(cx: &EvalCx) -> Result<Outputs> {

@@ -115,15 +115,13 @@ fn grid<T: Real>(cx: &EvalCx) -> Result<Outputs> {
     };
     for theta in theta.chunks_exact(rank * (rank + 1)) {
         let mut at = vec![0; rank];
-        while elements > 0 {
+        for _ in 0..sizes.iter().product() {
             let point: Vec<f64> = at.iter().zip(sizes).rev().map(|(&at, &size)| normal(at, size)).collect();
             for row in theta.chunks_exact(rank + 1) {
                 let turned: f64 = row.iter().zip(&point).map(|(t, p)| t.wide() * p).sum();
                 y.push(T::of(turned + row[rank].wide()));
             }
-            if !advance(&mut at, sizes) {
-                break;
-            }
+            advance(&mut at, sizes);
         }
     }
     Ok(vec![value(cx, dtype, &dims, &y)?])

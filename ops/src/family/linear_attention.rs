@@ -189,7 +189,7 @@ fn eval_scatter(cx: &EvalCx) -> Result<Outputs> {
         return Err(cx.wrong_input(1, "the cache's sizes but for the sequence axis"));
     }
     let bits = cache.dtype().bits() * strides(dims)[axis];
-    if bits % 8 != 0 || cache.dtype().bits() == 0 {
+    if !bits.is_multiple_of(8) || cache.dtype().bits() == 0 {
         return Err(cx.unsupported_dtype(0));
     }
     let (row, max, len) = (bits / 8, dims[axis], update.dims()[axis]);

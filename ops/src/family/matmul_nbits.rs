@@ -96,12 +96,8 @@ fn nbits_weights(cx: &EvalCx) -> Result<Vec<f32>> {
         (Some(packed), None) => Zeros::Packed(packed.bytes()),
         (None, None) => Zeros::Middle,
     };
-    let groups: Option<Vec<usize>> = match cx.opt_ints(4)? {
-        Some(groups) => {
-            Some(groups.iter().map(|&group| usize::try_from(group).unwrap_or(usize::MAX)).collect())
-        }
-        None => None,
-    };
+    let index = |&group: &i64| usize::try_from(group).unwrap_or(usize::MAX);
+    let groups: Option<Vec<usize>> = cx.opt_ints(4)?.map(|groups| groups.iter().map(index).collect());
     if groups.is_some() && cx.has(3) {
         return Err(cx.unsupported(
             "g_idx with zero points, which ONNX Runtime 1.31 reads as if they were all the middle",

@@ -11,6 +11,7 @@ mod conv;
 mod conv_transpose;
 mod cumulative;
 mod deform_conv;
+mod dynamic_quantize_lstm;
 mod einsum;
 mod embed_layer_normalization;
 mod expand;
@@ -20,6 +21,7 @@ mod gather;
 mod gather_block_quantized;
 mod generate;
 mod grid_sample;
+mod group_query_attention;
 mod layer_normalization;
 mod linear_attention;
 mod logic;
@@ -27,6 +29,7 @@ mod loss;
 mod mask;
 mod matmul;
 mod matmul_nbits;
+mod microsoft_attention;
 mod non_max_suppression;
 mod normalization;
 mod pad;
@@ -70,6 +73,7 @@ pub const RULES: &[&[&dyn OpRule]] = &[
     conv_transpose::RULES,
     cumulative::RULES,
     deform_conv::RULES,
+    dynamic_quantize_lstm::RULES,
     einsum::RULES,
     embed_layer_normalization::RULES,
     expand::RULES,
@@ -79,6 +83,7 @@ pub const RULES: &[&[&dyn OpRule]] = &[
     gather_block_quantized::RULES,
     generate::RULES,
     grid_sample::RULES,
+    group_query_attention::RULES,
     layer_normalization::RULES,
     linear_attention::RULES,
     logic::RULES,
@@ -86,6 +91,7 @@ pub const RULES: &[&[&dyn OpRule]] = &[
     mask::RULES,
     matmul::RULES,
     matmul_nbits::RULES,
+    microsoft_attention::RULES,
     non_max_suppression::RULES,
     normalization::RULES,
     pad::RULES,

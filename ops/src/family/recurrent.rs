@@ -14,7 +14,8 @@ use crate::kernel::recurrent::{Activation, Cell, Layer, Sizes};
 use crate::rule::{OpRule, Table};
 use crate::sym;
 
-fn directions(attrs: crate::attrs::Attributes<'_>) -> Result<(usize, bool)> {
+/// Number of directions, and whether a single one walks backwards.
+pub(super) fn directions(attrs: crate::attrs::Attributes<'_>) -> Result<(usize, bool)> {
     match attrs.str("direction", "forward")? {
         "forward" => Ok((1, false)),
         "reverse" => Ok((1, true)),
@@ -91,6 +92,11 @@ pub(super) fn activations(cx: &EvalCx, cell: Cell, dirs: usize) -> Result<Vec<Ac
     Ok(list)
 }
 
+/// The attribute `clip`; none where it does not bound anything.
+pub(super) fn clip(attrs: crate::attrs::Attributes<'_>) -> Result<Option<f64>> {
+    Ok(attrs.opt_float("clip")?.filter(|&clip| clip > 0.0).map(f64::from))
+}
+
 /// The sizes of a layer from those of its input (time first) and of `r`.
 pub(super) fn sizes(cx: &EvalCx, x: &[usize], hidden: usize, dirs: usize) -> Result<Sizes> {
     let &[seq, batch, input] = x else { return Err(cx.wrong_input(0, "a tensor of rank 3")) };
@@ -148,7 +154,8 @@ fn run<T: Real>(cx: &EvalCx, cell: Cell) -> Result<Outputs> {
         initial_c: initial_c.as_deref(),
         lengths: lengths.as_deref(),
         activations: &activations,
-        clip: attrs.opt_float("clip")?.filter(|&clip| clip > 0.0).map(f64::from),
+        clip: clip(attrs)?,
+        coarse_state: false,
     };
     let run = layer.run(&data);
     let dtype = x.dtype();

@@ -157,7 +157,7 @@ pub fn table_blocks(
     }
     let number = |at: usize| {
         let byte = bytes[at / 2];
-        let code = if at % 2 == 0 { byte >> 4 } else { byte & 15 };
+        let code = if at.is_multiple_of(2) { byte >> 4 } else { byte & 15 };
         table[usize::from(code)] * most[at / block]
     };
     Ok((0..count).map(number).collect())

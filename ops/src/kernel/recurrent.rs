@@ -4,6 +4,9 @@
 //! recurrent half). Gate order: LSTM i o f c, GRU z r h. The backward direction walks each sequence of the batch from its
 //! own end, and states behind the end of a short sequence are zero in `y` and left alone in the final state.
 
+use std::borrow::Cow;
+
+use super::quantize::{dynamic_grid, saturate};
 use super::real::{Real, matrix, multiply};
 
 /// An activation function of a gate with its parameters.
@@ -165,6 +168,19 @@ pub struct Layer<'a, T> {
     pub activations: &'a [Activation],
     /// Bound of what enters an activation function.
     pub clip: Option<f64>,
+    /// The state enters its product on the 8-bit grid of its own range (that of all sequences at one step).
+    pub coarse_state: bool,
+}
+
+/// Numbers on the 8-bit grid of their own range.
+pub fn coarse<T: Real>(x: &[T]) -> Vec<T> {
+    let x: Vec<f32> = x.iter().map(|x| x.wide() as f32).collect();
+    let (scale, zero) = dynamic_grid(&x);
+    let number = |&x: &f32| {
+        let zero = i64::from(zero);
+        T::of(f64::from((saturate(x / scale, zero, (0, 255)) - zero) as f32 * scale))
+    };
+    x.iter().map(number).collect()
 }
 
 /// What a layer gives.
@@ -213,7 +229,9 @@ impl<T: Real> Layer<'_, T> {
         let mut from_state = vec![T::zero(); batch * gates];
         let state = dir * batch * hidden..(dir + 1) * batch * hidden;
         for step in 0..seq {
-            multiply(matrix(&run.y_h[state.clone()], batch, hidden), r.t(), T::zero(), &mut from_state);
+            let before = &run.y_h[state.clone()];
+            let before = if self.coarse_state { coarse(before).into() } else { Cow::Borrowed(before) };
+            multiply(matrix(&before, batch, hidden), r.t(), T::zero(), &mut from_state);
             for row in from_state.chunks_exact_mut(gates.max(1)) {
                 row.iter_mut().zip(state_bias).for_each(|(y, &bias)| *y = *y + bias);
             }

@@ -1,5 +1,5 @@
-//! Cases in JSON lines: one operator with its attributes, inputs and expected outputs, tensors as hexadecimal
-//! `raw_data`. Every case is evaluated, and inferred with and without the inputs' contents.
+//! Cases in JSON lines: one operator with its attributes, inputs and expected outputs, tensors as `raw_data` in
+//! base 64. Every case is evaluated, and inferred with and without the inputs' contents.
 
 use ir::{AttrValue, DType, Op, OpKind, Shape, Tensor, Type};
 use onnxq_ops::eval::Budget;
@@ -17,8 +17,19 @@ pub struct Case {
     atol: f64,
 }
 
-fn bytes(hex: &str) -> Vec<u8> {
-    (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect()
+/// Base 64 with its usual alphabet; padding is ignored.
+fn bytes(text: &str) -> Vec<u8> {
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let (mut bits, mut count, mut out) = (0u32, 0, Vec::new());
+    for digit in text.bytes().filter(|&digit| digit != b'=') {
+        bits = bits << 6 | alphabet.iter().position(|&known| known == digit).unwrap() as u32;
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            out.push((bits >> count) as u8);
+        }
+    }
+    out
 }
 
 fn tensor(json: &Json) -> Tensor {

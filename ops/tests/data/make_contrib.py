@@ -4,9 +4,10 @@ do not cover), with the outputs of ONNX Runtime on the CPU, graph optimizations 
 
     $ONNXQ_VENV/bin/python ops/tests/data/make_contrib.py     # needs onnx, onnxruntime, numpy; versions: compare/requirements.txt
 
-A line is one case: operator, opset, attributes, inputs and outputs (element type code, sizes, raw_data in hexadecimal),
+A line is one case: operator, opset, attributes, inputs and outputs (element type code, sizes, raw_data in base 64),
 rtol and atol. Integer outputs are compared exactly unless atol is at least 1 (steps).
 """
+import base64
 import json
 import pathlib
 
@@ -38,7 +39,7 @@ def tensor(value):
         nibbles = [int(v) & 15 for v in value[2].ravel()]
         nibbles += [0] * (len(nibbles) % 2)
         raw = bytes(a | b << 4 for a, b in zip(nibbles[::2], nibbles[1::2]))
-    return {"t": p.data_type, "d": list(p.dims), "x": raw.hex()}
+    return {"t": p.data_type, "d": list(p.dims), "x": base64.b64encode(raw).decode()}
 
 
 def attribute(value):
@@ -53,8 +54,9 @@ def attribute(value):
     return {"is": [int(v) for v in value]} if isinstance(value[0], int) else {"ss": list(value)}
 
 
-def case(name, op, inputs, outputs=1, domain=MS, version=21, rtol=1e-5, atol=1e-6, **attrs):
-    """Runs one operator. `outputs` is a count, or a list of booleans that says which are asked for."""
+def case(name, op, inputs, outputs=1, domain=MS, version=21, rtol=1e-5, atol=1e-6, compared=9, **attrs):
+    """Runs one operator. `outputs` is a count, or a list of booleans that says which are asked for; the first `compared`
+    of them are kept."""
     wanted = outputs if isinstance(outputs, list) else [True] * outputs
     names = [f"i{k}" if v is not None else "" for k, v in enumerate(inputs)]
     outs = [f"o{k}" if w else "" for k, w in enumerate(wanted)]
@@ -68,12 +70,13 @@ def case(name, op, inputs, outputs=1, domain=MS, version=21, rtol=1e-5, atol=1e-
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    results = iter(session.run(None, {}))
+    found = iter(session.run(None, {}))
+    results = [next(found) if w else None for w in wanted]
     lines.append(json.dumps({
         "name": name, "domain": domain, "op": op, "opset": 1 if domain == MS else version,
         "attrs": {k: attribute(v) for k, v in attrs.items()},
         "inputs": [None if v is None else tensor(v) for v in inputs],
-        "outputs": [tensor(next(results)) if w else None for w in wanted],
+        "outputs": [tensor(r) if w and k < compared else None for k, (w, r) in enumerate(zip(wanted, results))],
         "rtol": rtol, "atol": atol,
     }, separators=(",", ":")))
 
@@ -224,13 +227,13 @@ def fused():
 
 
 def recurrent():
-    seq, batch, size, hidden = 4, 2, 3, 5
+    seq, batch, size, hidden = 3, 2, 2, 3
     for op, gates in (("RNN", 1), ("GRU", 3), ("LSTM", 4)):
         def args(dirs, bias=True, lens=None, init=True):
             ins = [f32(seq, batch, size), f32(dirs, gates * hidden, size), f32(dirs, gates * hidden, hidden),
                    f32(dirs, 2 * gates * hidden) if bias else None, lens, f32(dirs, batch, hidden) if init else None]
             return ins + ([f32(dirs, batch, hidden) if init else None] if op == "LSTM" else [])
-        lens = np.array([2, 4], np.int32)
+        lens = np.array([2, 3], np.int32)
         outs = 3 if op == "LSTM" else 2
         for direction, dirs in (("forward", 1), ("reverse", 1), ("bidirectional", 2)):
             case(f"{op}_{direction}", op, args(dirs), outs, domain="", hidden_size=hidden, direction=direction, atol=1e-5)
@@ -247,6 +250,85 @@ def recurrent():
     case("LSTM_clip", "LSTM", [x * 3, w, r, b], 3, domain="", hidden_size=hidden, clip=0.3, atol=1e-5)
 
 
+def attention():
+    B, S, H, D, L = 2, 3, 2, 4, 5
+    hidden = H * D
+    common = dict(num_heads=H, atol=1e-5)
+    q, k, v = f32(B, S, hidden), f32(B, L, hidden), f32(B, L, hidden)
+    mha = "MultiHeadAttention"
+    case("mha", mha, [q, k, v], **common)
+    case("mha_scale", mha, [q, k, v], scale=0.3, **common)
+    case("mha_bias", mha, [q, k, v, f32(3 * hidden)], **common)
+    case("mha_lengths", mha, [q, k, v, None, np.array([3, 5], np.int32)], **common)
+    mask = np.array([[1, 1, 0, 1, 0], [1, 1, 1, 1, 1]], np.int32)
+    case("mha_mask", mha, [q, k, v, None, mask], **common)
+    case("mha_mask_3d", mha, [q, k, v, None, rng.integers(0, 2, (B, S, L)).astype(np.int32)], mask_filter_value=-500.0, **common)
+    case("mha_added", mha, [q, k, v, None, None, f32(1, H, S, L)], **common)
+    case("mha_past", mha, [q, f32(B, S, hidden), f32(B, S, hidden), None, None, None, f32(B, H, 2, D), f32(B, H, 2, D)], 3,
+         unidirectional=1, **common)
+    case("mha_kv_heads", mha, [q, f32(B, H, L, D), f32(B, H, L, D)], **common)
+    x, w, b = f32(B, S, 6), f32(6, 3 * hidden), f32(3 * hidden)
+    case("attention", "Attention", [x, w, b], **common)
+    case("attention_causal", "Attention", [x, w, b], unidirectional=1, **common)
+    case("attention_ends", "Attention", [x, w, b, np.array([2, 3], np.int32)], **common)
+    case("attention_ends_starts", "Attention", [x, w, b, np.array([3, 3, 1, 0], np.int32)], **common)
+    case("attention_mask", "Attention", [x, w, b, mask[:, :S].copy()], **common)
+    case("attention_past", "Attention", [x, w, b, mask, f32(2, B, H, 2, D)], 2, unidirectional=1, **common)
+    case("attention_sizes", "Attention", [x, f32(6, 2 * hidden + 6), f32(2 * hidden + 6)], qkv_hidden_sizes=[hidden, hidden, 6],
+         **common)
+    case("qattention", "QAttention", [u8(B, S, 6), i8(6, 3 * hidden), f32(3 * hidden), s(0.01), s(0.02), None, z(120), z(3, np.int8)],
+         **common)
+    case("qattention_past", "QAttention", [u8(B, S, 6), u8(6, 3 * hidden), f32(3 * hidden), s(0.01), s(0.02), None, z(120), z(130),
+         f32(2, B, H, 2, D)], 2, unidirectional=1, **common)
+    ids = np.array([[3, 1, 0], [2, 4, 5]], np.int64)
+    cos, sin = f32(8, D // 2), f32(8, D // 2)
+    rotary = "RotaryEmbedding"
+    case("rotary", rotary, [q, ids, cos, sin], num_heads=H)
+    case("rotary_start", rotary, [q, np.array([2], np.int64), cos, sin], num_heads=H, interleaved=1)
+    case("rotary_4d", rotary, [f32(B, H, S, D), ids, cos, sin])
+    case("rotary_partial", rotary, [q, ids, f32(8, 1), f32(8, 1)], num_heads=H, rotary_embedding_dim=2)
+
+    def gqa(name, past, new, total, lens=None, batch=1, heads=2, shared=1, packed=False, extra=(), **attrs):
+        D = 16
+        q = f32(batch, new, (heads + 2 * shared if packed else heads) * D)
+        k, v = (None, None) if packed else (f32(batch, new, shared * D), f32(batch, new, shared * D))
+        cache = [f32(batch, shared, past, D), f32(batch, shared, past, D)] if past else [None, None]
+        ends = np.array(lens or [total - 1] * batch, np.int32)
+        # A cache longer than the sequence has no defined end: only what is written everywhere is compared.
+        compared = 3 if past < total and not lens else 1
+        case("gqa_" + name, "GroupQueryAttention", [q, k, v, *cache, ends, np.array(total, np.int32), *extra], 3,
+             compared=compared, num_heads=heads, kv_num_heads=shared, atol=1e-5, **attrs)
+
+    tables = (f32(9, 8), f32(9, 8))
+    gqa("prompt", 0, 3, 3)
+    gqa("prompt_rotary", 0, 3, 3, extra=tables, do_rotary=1)
+    gqa("prompt_window", 0, 5, 5, local_window_size=2)
+    gqa("prompt_softcap", 0, 3, 3, softcap=2.0, scale=0.7)
+    gqa("prompt_smooth", 0, 3, 3, smooth_softmax=1)
+    gqa("prompt_sink", 0, 3, 3, extra=(None, None, None, None, f32(2)))
+    gqa("prompt_bias", 0, 3, 3, extra=(None, None, None, f32(1, 2, 3, 3)))
+    gqa("prompt_packed", 0, 3, 3, packed=True, extra=tables, do_rotary=1, rotary_interleaved=1)
+    gqa("token", 5, 1, 6, extra=tables, do_rotary=1)
+    gqa("token_window", 5, 1, 6, local_window_size=3)
+    gqa("token_ragged", 6, 1, 7, lens=[6, 3], batch=2, extra=tables, do_rotary=1)
+    gqa("token_shared", 8, 1, 6)
+    gqa("later_prompt", 5, 2, 7, extra=tables, do_rotary=1)
+
+
+def dynamic_lstm():
+    seq, batch, size, hidden = 3, 1, 4, 3
+    for dirs, direction in ((1, "forward"), (1, "reverse"), (2, "bidirectional")):
+        w, r = i8(dirs, size, 4 * hidden), i8(dirs, hidden, 4 * hidden)
+        ins = [f32(seq, batch, size), w, r, f32(dirs, 8 * hidden), None, f32(dirs, batch, hidden), f32(dirs, batch, hidden), None,
+               np.full(dirs, 0.01, np.float32), np.zeros(dirs, np.int8), np.full(dirs, 0.02, np.float32), np.zeros(dirs, np.int8)]
+        case(f"dynamic_lstm_{direction}", "DynamicQuantizeLSTM", ins, 3, hidden_size=hidden, direction=direction, atol=1e-4)
+    w, r = u8(1, size, 4 * hidden), u8(1, hidden, 4 * hidden)
+    per = rng.uniform(0.01, 0.02, (2, 1, 4 * hidden)).astype(np.float32)
+    zeros = np.full((1, 4 * hidden), 128, np.uint8)
+    case("dynamic_lstm_columns", "DynamicQuantizeLSTM", [f32(seq, 1, size), w, r, None, None, None, None, None, per[0], zeros, per[1],
+         zeros], 3, hidden_size=hidden, atol=1e-4)
+
+
 def args_gru(seq, batch, size, hidden):
     return [f32(seq, batch, size), f32(1, 3 * hidden, size), f32(1, 3 * hidden, hidden), f32(1, 6 * hidden)]
 
@@ -256,6 +338,8 @@ def main():
     quantized()
     fused()
     recurrent()
+    attention()
+    dynamic_lstm()
     path = pathlib.Path(__file__).with_name("contrib.jsonl")
     path.write_text("\n".join(lines) + "\n")
     print(f"{len(lines)} cases, {path.stat().st_size} bytes")
