@@ -1,6 +1,7 @@
 //! Operators against ONNX Runtime: every case of `data/contrib.jsonl`, which `data/make_contrib.py` writes. A case says its
 //! own tolerance; integers are exact unless it allows steps.
 
+#[allow(dead_code)]
 mod cases;
 
 use cases::Verdict;

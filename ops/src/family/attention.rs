@@ -153,12 +153,12 @@ fn run<T: Real>(cx: &EvalCx) -> Result<Outputs> {
     let (left, right) = (attrs.int("left_window_size", -1)?, attrs.int("right_window_size", -1)?);
     let bias = |b: usize, h: usize, s: usize, t: usize| {
         let offset = match &nonpad {
-            Some(nonpad) if past == 0 => nonpad[b] - q_len as i64,
+            Some(nonpad) if past == 0 => nonpad[b].saturating_sub(q_len as i64),
             _ => past as i64,
         };
-        let ahead = t as i64 - (s as i64 + offset);
+        let ahead = (t as i64).saturating_sub(offset.saturating_add(s as i64));
         let hidden = (causal && ahead > 0)
-            || (left >= 0 && -ahead > left)
+            || (left >= 0 && ahead.saturating_neg() > left)
             || (right >= 0 && ahead > right)
             || nonpad.as_ref().is_some_and(|nonpad| t as i64 >= nonpad[b]);
         if hidden { f64::NEG_INFINITY } else { mask.as_ref().map_or(0.0, |mask| mask.at([b, h, s, t])) }

@@ -26,7 +26,7 @@ fn infer(cx: &mut InferCx) -> Result<()> {
     let at = |axis: usize| query.map_or(Dim::Unknown, |dims| dims[axis].clone());
     let size = match cx.has(1) {
         true => sym::floor_div(&at(2), &Dim::Known(heads)),
-        false => sym::floor_div(&at(2), &Dim::Known(heads + 2 * shared)),
+        false => sym::floor_div(&at(2), &Dim::Known(shared.saturating_mul(2).saturating_add(heads))),
     };
     let total = cx.ints(6).and_then(|total| total.first().copied()).map(Dim::Known);
     let length = match (cx.has(3), cx.dims(3), total) {
@@ -47,6 +47,9 @@ fn eval(cx: &EvalCx) -> Result<Outputs> {
     let attrs = cx.attrs();
     if cx.has(12) || cx.has(13) || cx.wanted() > 3 || attrs.flag("sliding_window_cache", false)? {
         return Err(cx.unsupported("quantized or window-sized caches, and scores as output"));
+    }
+    if cx.has(3) != cx.has(4) {
+        return Err(cx.wrong_input(4, "a cache of values beside that of keys"));
     }
     for_real!(cx, 0, T => run::<T>(cx))
 }
