@@ -195,6 +195,26 @@ impl<'a> EvalCx<'a> {
         Ok(vec![Value::Tensor(tensor.map_err(|error| self.tensor_error(error))?)])
     }
 
+    /// Checks that `bytes` which a rule has gathered so far fit the budget.
+    pub fn hold(&self, bytes: usize) -> Result<()> {
+        match bytes <= self.budget.left() {
+            true => Ok(()),
+            false => {
+                Err(OpError::Budget { op: self.op.to_string(), needed: bytes, left: self.budget.left() })
+            }
+        }
+    }
+
+    /// Element type and shape that a body declares for one of its outputs.
+    pub fn declared_output(&self, graph: GraphId, output: usize) -> Option<(DType, Vec<ir::Dim>)> {
+        self.host?.declared_output(graph, output)
+    }
+
+    /// The type that a body declares for one of its inputs.
+    pub fn declared_input(&self, graph: GraphId, input: usize) -> Option<ir::Type> {
+        self.host?.declared_input(graph, input)
+    }
+
     /// Runs a body graph.
     pub fn run(&self, graph: GraphId, inputs: Vec<Value>) -> Result<Vec<Value>> {
         match self.host {

@@ -245,6 +245,17 @@ struct Inside<'m, 'a, 's> {
 }
 
 impl Host for Inside<'_, '_, '_> {
+    fn declared_input(&self, graph: GraphId, input: usize) -> Option<ir::Type> {
+        let graph = self.machine.model.graph(graph);
+        graph.value(*graph.inputs().get(input)?).ty.clone()
+    }
+
+    fn declared_output(&self, graph: GraphId, output: usize) -> Option<(ir::DType, Vec<ir::Dim>)> {
+        let graph = self.machine.model.graph(graph);
+        let ty = graph.value(*graph.outputs().get(output)?).ty.as_ref()?;
+        Some((ty.dtype()?, ty.shape()?.dims.to_vec()))
+    }
+
     fn run(&self, body: GraphId, inputs: Vec<Value>) -> Result<Vec<Value>> {
         let mut captured = Captured::new();
         for (graph, inner, outer) in self.graph.captures(self.at) {

@@ -7,6 +7,7 @@ mod binary;
 mod canvas;
 mod cast;
 mod concat;
+mod control;
 mod conv;
 mod conv_transpose;
 mod cumulative;
@@ -22,6 +23,7 @@ mod gather_block_quantized;
 mod generate;
 mod grid_sample;
 mod group_query_attention;
+mod label;
 mod layer_normalization;
 mod linear_attention;
 mod logic;
@@ -51,8 +53,10 @@ mod round;
 mod sampling;
 mod scatter;
 mod select;
+mod sequence;
 mod slice;
 mod softmax;
+mod strings;
 mod transpose;
 mod unary;
 mod window_function;
@@ -69,6 +73,7 @@ pub const RULES: &[&[&dyn OpRule]] = &[
     canvas::RULES,
     cast::RULES,
     concat::RULES,
+    control::RULES,
     conv::RULES,
     conv_transpose::RULES,
     cumulative::RULES,
@@ -84,6 +89,7 @@ pub const RULES: &[&[&dyn OpRule]] = &[
     generate::RULES,
     grid_sample::RULES,
     group_query_attention::RULES,
+    label::RULES,
     layer_normalization::RULES,
     linear_attention::RULES,
     logic::RULES,
@@ -111,8 +117,10 @@ pub const RULES: &[&[&dyn OpRule]] = &[
     sampling::RULES,
     scatter::RULES,
     select::RULES,
+    sequence::RULES,
     slice::RULES,
     softmax::RULES,
+    strings::RULES,
     transpose::RULES,
     unary::RULES,
     window_function::RULES,

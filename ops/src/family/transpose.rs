@@ -115,12 +115,7 @@ fn depth_to_space(cx: &EvalCx) -> Result<Outputs> {
 fn space_to_depth(cx: &EvalCx) -> Result<Outputs> {
     let ([n, c, h, w], b) = blocks(cx, false)?;
     let dims = [n, c * b * b, h / b, w / b];
-    // Opset 27 adds the order that undoes DepthToSpace's CRD.
-    match cx.attrs().str("mode", "DCR")? {
-        "DCR" => rearranged(cx, &[n, c, h / b, b, w / b, b], &[0, 3, 5, 1, 2, 4], &dims),
-        "CRD" => rearranged(cx, &[n, c, h / b, b, w / b, b], &[0, 1, 3, 5, 2, 4], &dims),
-        other => Err(cx.attrs().wrong("mode", "DCR or CRD", other)),
-    }
+    rearranged(cx, &[n, c, h / b, b, w / b, b], &[0, 3, 5, 1, 2, 4], &dims)
 }
 
 /// The table.

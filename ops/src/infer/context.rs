@@ -191,6 +191,11 @@ impl<'a> InferCx<'a> {
             .ok_or_else(|| self.invalid(format!("axis {axis} is not in a tensor of rank {rank}")))
     }
 
+    /// The type that a body declares for one of its inputs.
+    pub fn declared_input(&self, graph: GraphId, input: usize) -> Option<Type> {
+        self.bodies.as_ref()?.declared_input(graph, input)
+    }
+
     /// Infers a body graph. `inputs` are what is known about its inputs.
     pub fn infer_graph(&mut self, graph: GraphId, inputs: Vec<Known>) -> Result<Vec<Known>> {
         match &mut self.bodies {

@@ -14,4 +14,7 @@ pub use model::{Inferred, Issue, Options, Place, infer_model};
 pub(crate) trait Bodies {
     /// What is known about the outputs of `graph` when its inputs are `inputs` (missing ones are unknown).
     fn infer(&mut self, graph: ir::GraphId, inputs: Vec<Known>) -> crate::Result<Vec<Known>>;
+
+    /// The type that `graph` declares for one of its inputs.
+    fn declared_input(&self, graph: ir::GraphId, input: usize) -> Option<ir::Type>;
 }
