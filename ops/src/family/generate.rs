@@ -136,6 +136,16 @@ fn range_infer(cx: &mut InferCx) -> Result<()> {
     Ok(())
 }
 
+/// Number of steps of a range of floats, reserved.
+fn range_count(cx: &EvalCx, start: f64, limit: f64, delta: f64) -> Result<usize> {
+    let count = ((limit - start) / delta).ceil().max(0.0);
+    // NaN and infinite counts fail here.
+    match count < 9e15 {
+        true => cx.reserve(DType::F64, &[count as usize]),
+        false => Err(cx.invalid("it has no end")),
+    }
+}
+
 fn range(cx: &EvalCx) -> Result<Outputs> {
     let dtype = cx.tensor(0)?.dtype();
     macro_rules! float_range {
@@ -144,19 +154,23 @@ fn range(cx: &EvalCx) -> Result<Outputs> {
                 cx.vec::<$T>(at)?.first().copied().ok_or_else(|| cx.wrong_input(at, "one number"))
             };
             let (start, limit, delta) = (one(0)?, one(1)?, one(2)?);
-            let count = ((f64::from(limit) - f64::from(start)) / f64::from(delta)).ceil().max(0.0);
-            // NaN and infinite counts fail here.
-            if !(count < 9e15) {
-                return Err(cx.invalid("it has no end"));
-            }
-            cx.reserve(dtype, &[count as usize])?;
-            let out: Vec<$T> = (0..count as usize).map(|i| start + i as $T * delta).collect();
+            let count = range_count(cx, f64::from(start), f64::from(limit), f64::from(delta))?;
+            let out: Vec<$T> = (0..count).map(|i| start + i as $T * delta).collect();
             cx.make(&[out.len()], &out)
         }};
     }
     match dtype {
         DType::F32 => float_range!(f32),
         DType::F64 => float_range!(f64),
+        // Narrow floats (opset 27) are computed in f64 and rounded once.
+        DType::F16 | DType::BF16 => {
+            let one =
+                |at: usize| cx.f64s(at)?.first().copied().ok_or_else(|| cx.wrong_input(at, "one number"));
+            let (start, limit, delta) = (one(0)?, one(1)?, one(2)?);
+            let count = range_count(cx, start, limit, delta)?;
+            let out: Vec<f64> = (0..count).map(|i| start + i as f64 * delta).collect();
+            cx.give(array::from_f64s(dtype, &[count], &out))
+        }
         dtype => for_dtype!(dtype, T in [i16, i32, i64] => {
             let one = |at: usize| cx.vec::<T>(at)?.first().copied().ok_or_else(|| cx.wrong_input(at, "one number"));
             let (start, limit, delta) = (i128::from(one(0)?), i128::from(one(1)?), i128::from(one(2)?));

@@ -12,6 +12,7 @@ mod conv;
 mod conv_transpose;
 mod cumulative;
 mod deform_conv;
+mod dropout;
 mod dynamic_quantize_lstm;
 mod einsum;
 mod embed_layer_normalization;
@@ -78,6 +79,7 @@ pub const RULES: &[&[&dyn OpRule]] = &[
     conv_transpose::RULES,
     cumulative::RULES,
     deform_conv::RULES,
+    dropout::RULES,
     dynamic_quantize_lstm::RULES,
     einsum::RULES,
     embed_layer_normalization::RULES,

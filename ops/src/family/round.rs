@@ -1,4 +1,4 @@
-//! Functions of one tensor of any number type: Abs, Neg, Sign, Round, Clip.
+//! Functions of one tensor of any number type: Abs, Neg, Relu, Sign, Ceil, Floor, Round, Clip.
 //!
 //! Integers wrap (`Abs` of the smallest one is itself). Round takes halves to the even neighbour. Clip has its limits as
 //! attributes up to opset 10 (floats only), as inputs since 11; where they cross, the upper one wins.
@@ -149,6 +149,15 @@ pub const RULES: &[&dyn OpRule] = &[
     &Simple { name: "Abs", since: 1, float: f64::abs, int: i128::abs, sym: sym_abs },
     &Simple { name: "Neg", since: 1, float: |x| -x, int: |x| -x, sym: |dim| sym::sub(&Dim::Known(0), dim) },
     &Simple { name: "Sign", since: 9, float: sign, int: i128::signum, sym: sym_sign },
+    &Simple { name: "Ceil", since: 1, float: f64::ceil, int: |x| x, sym: Dim::clone },
+    &Simple { name: "Floor", since: 1, float: f64::floor, int: |x| x, sym: Dim::clone },
     &Simple { name: "Round", since: 11, float: f64::round_ties_even, int: |x| x, sym: Dim::clone },
+    &Simple {
+        name: "Relu",
+        since: 1,
+        float: |x| if x < 0.0 { 0.0 } else { x },
+        int: |x| x.max(0),
+        sym: |dim| sym::max(dim, &Dim::Known(0)),
+    },
     &Table::new("Clip", 6, clip_infer).eval(clip),
 ];

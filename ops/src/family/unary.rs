@@ -54,6 +54,23 @@ impl OpRule for Unary {
     }
 }
 
+/// The error function in the type's own precision.
+trait Erf {
+    fn erf(x: Self) -> Self;
+}
+
+impl Erf for f32 {
+    fn erf(x: f32) -> f32 {
+        libm::erff(x)
+    }
+}
+
+impl Erf for f64 {
+    fn erf(x: f64) -> f64 {
+        libm::erf(x)
+    }
+}
+
 macro_rules! unary {
     ($($name:literal since $since:literal: |$x:ident| $body:expr;)*) => {
         &[$(&Unary { name: $name, since: $since, f32: |$x: f32| $body, f64: |$x: f64| $body },)*]
@@ -68,13 +85,13 @@ pub const RULES: &[&dyn OpRule] = unary! {
     "Asinh" since 9: |x| x.asinh();
     "Atan" since 7: |x| x.atan();
     "Atanh" since 9: |x| x.atanh();
-    "Ceil" since 1: |x| x.ceil();
     "Cos" since 7: |x| x.cos();
     "Cosh" since 9: |x| x.cosh();
+    "Erf" since 9: |x| Erf::erf(x);
     "Exp" since 1: |x| x.exp();
-    "Floor" since 1: |x| x.floor();
     "Log" since 1: |x| x.ln();
     "Reciprocal" since 1: |x| x.recip();
+    "Sigmoid" since 1: |x| (1.0 + (-x).exp()).recip();
     "Sin" since 7: |x| x.sin();
     "Sinh" since 9: |x| x.sinh();
     "Sqrt" since 1: |x| x.sqrt();
