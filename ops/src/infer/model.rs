@@ -125,20 +125,6 @@ impl Walker<'_> {
         }
     }
 
-<<<<<<< HEAD
-    /// A prefix for the names of new sizes of an operator: its first output's name, as an identifier, made unique.
-    fn unique(&mut self, graph: GraphId, value: Option<ValueId>) -> String {
-        // Without an output there is nothing to name a size of.
-        let Some(value) = value else { return "unknown".to_string() };
-        let name = self.model.graph(graph).value(value).name();
-        let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-        let plain = plain.trim_matches('_');
-        let plain = if plain.starts_with(|c: char| c.is_ascii_alphabetic()) {
-            plain.to_string()
-        } else {
-            format!("d_{plain}")
-        };
-=======
     /// A prefix for the names of new sizes of an operator: the name of its first output, as an identifier, made unique.
     fn unique(&mut self, graph: GraphId, value: ValueId) -> String {
         let name = self.model.graph(graph).value(value).name();
@@ -146,7 +132,6 @@ impl Walker<'_> {
         let plain = plain.trim_matches('_');
         let letter = plain.starts_with(|c: char| c.is_ascii_alphabetic());
         let plain = if letter { plain.to_string() } else { format!("d_{plain}") };
->>>>>>> 3580458 (Add control flow, sequences, strings, labels; test against the node cases)
         let owner = Some((graph, value));
         let mut candidate = plain.clone();
         let mut number = 1;
@@ -297,12 +282,8 @@ impl Walker<'_> {
         let rule = rule::rule(&op.kind, ir::version(opsets, &op.kind.domain))?;
         let opset = ir::version(opsets, &op.kind.domain).unwrap_or(1);
         let outputs = graph.op_outputs(at);
-<<<<<<< HEAD
-        let unique = self.unique(id, outputs.iter().copied().flatten().next());
-=======
         let first = outputs.iter().flatten().next();
         let unique = first.map_or_else(String::new, |&value| self.unique(id, value));
->>>>>>> 3580458 (Add control flow, sequences, strings, labels; test against the node cases)
         let mut cx = InferCx {
             op,
             opset,
