@@ -27,6 +27,7 @@ mod fuse_bias;
 mod fuse_pad;
 mod infer_shapes;
 mod inline_if;
+mod lower_for_execution;
 mod matmul_add_to_gemm;
 mod merge_casts;
 mod merge_clips;

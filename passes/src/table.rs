@@ -37,7 +37,9 @@ passes! {
     fuse_bias::FuseBias,
     fuse_pad::FusePad,
     infer_shapes::InferShapes,
+
     inline_if::InlineIf,
+    lower_for_execution::LowerForExecution,
     matmul_add_to_gemm::MatmulAddToGemm,
     merge_casts::MergeCasts,
     merge_clips::MergeClips,
