@@ -33,6 +33,10 @@ impl Pass for LowerForExecution {
         for graph in model.graph_ids() {
             // Readers first, so that a pair is seen whole before its first half is looked at alone.
             for op in model.graph(graph).ops().into_iter().rev() {
+                // The first half of a pair goes with the second.
+                if !model.graph(graph).is_live(op) {
+                    continue;
+                }
                 let kind = model.graph(graph).op(op).kind.clone();
                 let rule = match () {
                     _ if is_dequantize(&kind) => "dequantize",
@@ -43,8 +47,11 @@ impl Pass for LowerForExecution {
                 if !cx.spend(rule, at.clone()) {
                     continue;
                 }
-                let lowered =
-                    if rule == "dequantize" { lower_dequantize(model, graph, op) } else { lower_quantize(model, graph, op) };
+                let lowered = if rule == "dequantize" {
+                    lower_dequantize(model, graph, op)
+                } else {
+                    lower_quantize(model, graph, op)
+                };
                 match lowered {
                     Ok(()) => changes.count(rule),
                     Err(why) => cx.decline(rule, why, at),
@@ -79,7 +86,11 @@ impl Grid {
         let scope = Scope { model, id: graph };
         let scale = scope.constant_input(op, 1).ok_or("its scale is computed")?;
         let floats = numbers::floats(scale).ok_or("its scale is not a float constant")?;
-        let code = CodeType::ALL.iter().copied().find(|c| c.name() == code.name()).ok_or_else(|| format!("{code} codes"))?;
+        let code = CodeType::ALL
+            .iter()
+            .copied()
+            .find(|c| c.name() == code.name())
+            .ok_or_else(|| format!("{code} codes"))?;
         let zero_points = match model.graph(graph).input(op, 2) {
             None => vec![0; floats.len()],
             Some(_) => {
@@ -87,14 +98,16 @@ impl Grid {
                 match code.is_float() {
                     // Float codes have no other zero point than zero.
                     true => vec![0; floats.len()],
-                    false => quant::pack::from_raw(tensor.bytes(), code, tensor.elements()).map_err(|e| e.to_string())?,
+                    false => quant::pack::from_raw(tensor.bytes(), code, tensor.elements())
+                        .map_err(|e| e.to_string())?,
                 }
             }
         };
         if zero_points.len() != floats.len() {
             return Err(format!("{} scales and {} zero points", floats.len(), zero_points.len()));
         }
-        let params = floats.iter().zip(zero_points).map(|(&scale, zero_point)| Params::new(scale as f32, zero_point));
+        let params =
+            floats.iter().zip(zero_points).map(|(&scale, zero_point)| Params::new(scale as f32, zero_point));
         let attrs = &model.graph(graph).op(op).attrs;
         Ok(Grid {
             code,
@@ -122,7 +135,9 @@ impl Grid {
 
 fn lower_dequantize(model: &mut Model, graph: GraphId, op: OpId) -> Result<(), String> {
     let g = model.graph(graph);
-    let (Some(codes), Some(output)) = (g.input(op, 0), g.output(op, 0)) else { return Err("it is incomplete".into()) };
+    let (Some(codes), Some(output)) = (g.input(op, 0), g.output(op, 0)) else {
+        return Err("it is incomplete".into());
+    };
     if let Some(tensor) = (Scope { model, id: graph }).constant(codes) {
         let folded = fold(model, graph, op, tensor)?;
         let g = model.graph_mut(graph);
@@ -131,7 +146,8 @@ fn lower_dequantize(model: &mut Model, graph: GraphId, op: OpId) -> Result<(), S
         g.remove_value(codes);
         return Ok(());
     }
-    let writer = g.producer(codes).filter(|(writer, _)| is_quantize(&g.op(*writer).kind)).map(|(writer, _)| writer);
+    let writer =
+        g.producer(codes).filter(|(writer, _)| is_quantize(&g.op(*writer).kind)).map(|(writer, _)| writer);
     match writer {
         Some(writer) => fake(model, graph, op, writer, output),
         None => spell_dequantize(model, graph, op, codes, output),
@@ -144,12 +160,14 @@ fn fold(model: &Model, graph: GraphId, op: OpId, codes: &Tensor) -> Result<Tenso
     let layout = grid.layout(codes.dims())?;
     let mut floats = vec![0f32; codes.elements()];
     if let Some(format) = quant::minifloat::MiniFloat::of(grid.code) {
-        let raw = quant::pack::from_raw(codes.bytes(), grid.code, codes.elements()).map_err(|e| e.to_string())?;
+        let raw =
+            quant::pack::from_raw(codes.bytes(), grid.code, codes.elements()).map_err(|e| e.to_string())?;
         for (at, (float, raw)) in floats.iter_mut().zip(raw).enumerate() {
             *float = format.decode(raw as u8) * grid.params[layout.param_of(at)].scale();
         }
     } else {
-        let raw = quant::pack::from_raw(codes.bytes(), grid.code, codes.elements()).map_err(|e| e.to_string())?;
+        let raw =
+            quant::pack::from_raw(codes.bytes(), grid.code, codes.elements()).map_err(|e| e.to_string())?;
         dequantize(&raw, &layout, &grid.params, &mut floats).map_err(|e| e.to_string())?;
     }
     let floats: Vec<f64> = floats.into_iter().map(f64::from).collect();
@@ -159,7 +177,9 @@ fn fold(model: &Model, graph: GraphId, op: OpId, codes: &Tensor) -> Result<Tenso
 /// A rounding pair becomes one FakeQuant. Both halves must have the same parameters: importers have seen others.
 fn fake(model: &mut Model, graph: GraphId, op: OpId, writer: OpId, output: ValueId) -> Result<(), String> {
     let g = model.graph(graph);
-    let (Some(codes), Some(data)) = (g.input(op, 0), g.input(writer, 0)) else { return Err("it is incomplete".into()) };
+    let (Some(codes), Some(data)) = (g.input(op, 0), g.input(writer, 0)) else {
+        return Err("it is incomplete".into());
+    };
     let code = code_of(model, graph, writer, codes);
     let (written, read) = (Grid::read(model, graph, writer, code)?, Grid::read(model, graph, op, code)?);
     if written.params != read.params || (written.params.len() > 1 && written.axis != read.axis) {
@@ -188,7 +208,8 @@ fn fake(model: &mut Model, graph: GraphId, op: OpId, writer: OpId, output: Value
 fn code_of(model: &Model, graph: GraphId, op: OpId, codes: ValueId) -> DType {
     let scope = Scope { model, id: graph };
     let by_zero_point = scope.constant_input(op, 2).map(Tensor::dtype);
-    let by_attribute = || model.graph(graph).op(op).attrs.int("output_dtype").and_then(|code| DType::from_code(code as i32));
+    let by_attribute =
+        || model.graph(graph).op(op).attrs.int("output_dtype").and_then(|code| DType::from_code(code as i32));
     by_zero_point.or_else(by_attribute).or_else(|| scope.dtype(codes)).unwrap_or(DType::U8)
 }
 
@@ -202,21 +223,32 @@ fn replace(g: &mut ir::Graph, op: OpId, output: ValueId, by: Op, inputs: &[Value
 }
 
 /// `(Cast(q) - z) * s`, for codes that are computed or fed.
-fn spell_dequantize(model: &mut Model, graph: GraphId, op: OpId, codes: ValueId, output: ValueId) -> Result<(), String> {
+fn spell_dequantize(
+    model: &mut Model,
+    graph: GraphId,
+    op: OpId,
+    codes: ValueId,
+    output: ValueId,
+) -> Result<(), String> {
     let code = (Scope { model, id: graph }).dtype(codes).ok_or("the type of its codes is not known")?;
     let grid = Grid::read(model, graph, op, code)?;
-    let (scale, zero) = (grid.broadcast(model, graph, codes, Params::scale)?, grid.broadcast(model, graph, codes, zero_point)?);
+    let (scale, zero) = (
+        grid.broadcast(model, graph, codes, Params::scale)?,
+        grid.broadcast(model, graph, codes, zero_point)?,
+    );
     let g = model.graph_mut(graph);
     let name = g.op(op).name.clone();
     let shape = g.value(codes).shape();
     let float = Some(Type::tensor(DType::F32, shape));
-    let (cast, shifted) = (g.new_value(&format!("{name}_cast"), float.clone()), g.new_value(&format!("{name}_shifted"), float));
+    let (cast, shifted) =
+        (g.new_value(&format!("{name}_cast"), float.clone()), g.new_value(&format!("{name}_shifted"), float));
     let scale = g.new_constant(&format!("{name}_scale"), scale);
     let zero = g.new_constant(&format!("{name}_zero"), zero);
     let to_float = Op::new("Cast").with("to", i64::from(DType::F32.code()));
     let place = Place::Near(op);
     g.add_op(to_float, &[Some(codes)], &[Some(cast)], place).map_err(|e| e.to_string())?;
-    g.add_op(Op::new("Sub"), &[Some(cast), Some(zero)], &[Some(shifted)], place).map_err(|e| e.to_string())?;
+    g.add_op(Op::new("Sub"), &[Some(cast), Some(zero)], &[Some(shifted)], place)
+        .map_err(|e| e.to_string())?;
     replace(g, op, output, Op::new("Mul").named(&name), &[shifted, scale]);
     Ok(())
 }
@@ -224,15 +256,20 @@ fn spell_dequantize(model: &mut Model, graph: GraphId, op: OpId, codes: ValueId,
 /// `Cast(Clip(Round(x / s) + z))`, for codes that are read as codes.
 fn lower_quantize(model: &mut Model, graph: GraphId, op: OpId) -> Result<(), String> {
     let g = model.graph(graph);
-    let (Some(data), Some(output)) = (g.input(op, 0), g.output(op, 0)) else { return Err("it is incomplete".into()) };
+    let (Some(data), Some(output)) = (g.input(op, 0), g.output(op, 0)) else {
+        return Err("it is incomplete".into());
+    };
     if !g.is_used(output) && !g.is_output(output) {
         model.graph_mut(graph).remove_op(op);
         return Ok(());
     }
     let code = code_of(model, graph, op, output);
     let grid = Grid::read(model, graph, op, code)?;
-    let Some((low, high)) = grid.code.int_range() else { return Err(format!("{code} codes that are read as codes")) };
-    let (scale, zero) = (grid.broadcast(model, graph, data, Params::scale)?, grid.broadcast(model, graph, data, zero_point)?);
+    let Some((low, high)) = grid.code.int_range() else {
+        return Err(format!("{code} codes that are read as codes"));
+    };
+    let (scale, zero) =
+        (grid.broadcast(model, graph, data, Params::scale)?, grid.broadcast(model, graph, data, zero_point)?);
     let g = model.graph_mut(graph);
     let name = g.op(op).name.clone();
     let ty = g.value(data).ty.clone();
@@ -260,7 +297,13 @@ fn zero_point(params: Params) -> f32 {
 
 impl Grid {
     /// One number a parameter, in sizes that broadcast against the data.
-    fn broadcast(&self, model: &Model, graph: GraphId, data: ValueId, number: fn(Params) -> f32) -> Result<Tensor, String> {
+    fn broadcast(
+        &self,
+        model: &Model,
+        graph: GraphId,
+        data: ValueId,
+        number: fn(Params) -> f32,
+    ) -> Result<Tensor, String> {
         let numbers: Vec<f32> = self.params.iter().map(|&params| number(params)).collect();
         if let [one] = numbers[..] {
             return Ok(Tensor::scalar(one));

@@ -11,6 +11,7 @@ use proto::ReadOptions;
 
 use crate::data::{self, DataOptions, Layout, Preprocess, Selection, Source, TextOptions};
 use crate::pipeline::engine::{Engine, EngineOptions};
+use crate::pipeline::measure::Figures;
 
 /// Where samples come from.
 #[derive(Args, Clone, Debug)]
@@ -129,6 +130,45 @@ impl EngineArgs {
     /// The options behind the arguments.
     pub fn options(&self) -> EngineOptions {
         EngineOptions { engine: self.runtime, ort_library: self.ort_lib.clone(), threads: self.threads }
+    }
+}
+
+/// Bars that decide the exit code.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Bars")]
+pub struct Bars {
+    /// Exit with 1 if an output's SQNR is below this many dB
+    #[arg(long, value_name = "DB", allow_negative_numbers = true)]
+    pub min_sqnr: Option<f64>,
+    /// Exit with 1 if the share of equal first choices is below this, 0 to 1
+    #[arg(long, value_name = "SHARE")]
+    pub min_top1_agreement: Option<f64>,
+}
+
+impl Bars {
+    /// Every output meets every bar; says which does not.
+    pub fn met(&self, runtime: &str, outputs: &[Figures]) -> bool {
+        let mut met = true;
+        for figures in outputs {
+            let mut miss = |what: &str, found: f64, bar: f64| {
+                eprintln!(
+                    "bar missed: {what} of {:?} in {runtime} is {found:.3}, wanted {bar}",
+                    figures.name
+                );
+                met = false;
+            };
+            if let Some(bar) =
+                self.min_sqnr.filter(|&bar| figures.differing.is_none() && figures.sqnr_db < bar)
+            {
+                miss("SQNR", figures.sqnr_db, bar);
+            }
+            if let (Some(bar), Some(found)) = (self.min_top1_agreement, figures.top1_agreement)
+                && found < bar
+            {
+                miss("top-1 agreement", found, bar);
+            }
+        }
+        met
     }
 }
 

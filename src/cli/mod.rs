@@ -2,7 +2,14 @@
 
 mod calibrate;
 mod common;
+mod compare;
+mod inspect;
+mod list;
+mod opt;
+mod quantize;
 mod run;
+mod simplify;
+mod table;
 
 use std::process::ExitCode;
 
@@ -19,17 +26,32 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     Calibrate(calibrate::Args),
+    Compare(Box<compare::Args>),
+    Explain(list::ExplainArgs),
+    Inspect(inspect::Args),
+    List(list::ListArgs),
+    Opt(opt::Args),
+    Quantize(Box<quantize::Args>),
+    Simplify(Box<simplify::Args>),
     Run(run::Args),
 }
 
 /// Runs the program: 0 done, 1 a stated bar was missed, 2 usage or input error.
 pub fn main() -> ExitCode {
     let done = match Args::parse().command {
-        Command::Calibrate(args) => calibrate::run(&args),
-        Command::Run(args) => run::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args).map(|()| true),
+        Command::Compare(args) => compare::run(&args),
+        Command::Explain(args) => list::explain(&args).map(|()| true),
+        Command::Inspect(args) => inspect::run(&args).map(|()| true),
+        Command::List(args) => list::list(&args).map(|()| true),
+        Command::Opt(args) => opt::run(&args).map(|()| true),
+        Command::Quantize(args) => quantize::run(&args),
+        Command::Simplify(args) => simplify::run(&args).map(|()| true),
+        Command::Run(args) => run::run(&args).map(|()| true),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(2)

@@ -21,7 +21,7 @@ use ir::{DType, Dim, Model};
 use runtime::Feed;
 
 pub use preprocess::{Layout, Preprocess};
-pub use select::Selection;
+pub use select::{Selection, part};
 pub use text::TextOptions;
 
 /// Samples by number.

@@ -81,6 +81,35 @@ impl Source for Picked {
     }
 }
 
+/// Some samples of a borrowed source.
+pub fn part<'a>(inner: &'a dyn Source, picks: &'a [usize]) -> Part<'a> {
+    Part { inner, picks }
+}
+
+/// See [`part`].
+pub struct Part<'a> {
+    inner: &'a dyn Source,
+    picks: &'a [usize],
+}
+
+impl Source for Part<'_> {
+    fn len(&self) -> usize {
+        self.picks.len()
+    }
+
+    fn sample(&self, at: usize) -> Result<Feed> {
+        self.inner.sample(self.picks[at])
+    }
+
+    fn label(&self, at: usize) -> String {
+        self.inner.label(self.picks[at])
+    }
+
+    fn is_random(&self) -> bool {
+        self.inner.is_random()
+    }
+}
+
 /// Two tensors along the first axis.
 fn join(a: &Tensor, b: &Tensor) -> Result<Tensor, TensorError> {
     let mut dims = a.dims().to_vec();

@@ -4,5 +4,7 @@ pub mod calibrate;
 mod coverage;
 pub mod digest;
 pub mod engine;
+pub mod measure;
 pub mod prepare;
+pub mod quantize;
 pub mod table;

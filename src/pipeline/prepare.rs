@@ -3,6 +3,7 @@
 
 use anyhow::Result;
 use ir::Model;
+use passes::{Options, Spec, Step};
 
 /// The model as quantization sees it: normalized, shapes inferred, folded and fused. The same model always gives the same.
 ///
@@ -15,7 +16,37 @@ pub fn simplified(mut model: Model) -> Result<Model> {
     Ok(model)
 }
 
+/// The model with its operators converted to at least this version of ONNX's operator set.
+///
+/// # Errors
+/// An operator that cannot be converted, by name.
+pub fn converted(mut model: Model, opset: i64) -> Result<Model> {
+    if model.opset("").is_none_or(|found| found < opset) {
+        run(
+            &mut model,
+            vec![
+                Step::Once(Spec::new("raise_opset").with("to", opset)),
+                Step::Once(Spec::new("infer_shapes")),
+            ],
+        )?;
+    }
+    Ok(model)
+}
+
 /// An equal model without quantization operators, for runtimes that compute in float.
+///
+/// # Errors
+/// As [`simplified`].
 pub fn lowered(model: &Model) -> Result<Model> {
-    Ok(model.clone())
+    let mut model = model.clone();
+    run(&mut model, vec![Step::Once(Spec::new("lower_for_execution"))])?;
+    Ok(model)
+}
+
+fn run(model: &mut Model, steps: Vec<Step>) -> Result<()> {
+    passes::run(model, &steps, Options::default()).map(|_| ()).map_err(explain)
+}
+
+fn explain(failure: Box<passes::Failure>) -> anyhow::Error {
+    anyhow::anyhow!("{}\nto reproduce: {}", failure.error, failure.reproducer("MODEL"))
 }

@@ -1,0 +1,64 @@
+//! `onnxq opt`: reads a model, runs the named passes in order, writes it.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, anyhow};
+use passes::{Options, Spec, Step};
+use proto::WriteOptions;
+
+use super::common::read_model;
+
+/// Run passes over a model (for developers)
+#[derive(clap::Args)]
+pub struct Args {
+    /// The model to read
+    model: PathBuf,
+    /// Where to write the result
+    #[arg(short, long)]
+    output: PathBuf,
+    /// Passes to run in order: `normalize,fold_constants(max_growth=1000),...`; `simplify` stands for all of that preset
+    #[arg(long, default_value = "", value_name = "LIST")]
+    passes: String,
+    /// Stop after this many rewrites
+    #[arg(long, value_name = "N")]
+    fuel: Option<u64>,
+    /// Verify the model after each pass
+    #[arg(long)]
+    verify_each: bool,
+    /// Print what each pass changed
+    #[arg(long)]
+    print_changed: bool,
+    /// Write although the input holds what this program does not know and would lose
+    #[arg(long)]
+    force: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    let mut model = read_model(&args.model)?;
+    let mut steps = Vec::new();
+    for spec in Spec::list(&args.passes)? {
+        match spec.name.as_str() {
+            "simplify" => steps.extend(passes::preset::simplify()),
+            _ => steps.push(Step::Once(spec)),
+        }
+    }
+    if !steps.is_empty() {
+        let options = Options {
+            fuel: args.fuel,
+            verify_each: args.verify_each,
+            print_changed: args.print_changed,
+            ..Options::default()
+        };
+        let report = passes::run(&mut model, &steps, options).map_err(|failure| {
+            let again = failure.reproducer(&args.model.display().to_string());
+            anyhow!("{failure}\nhint: {again}")
+        })?;
+        for pass in &report.runs {
+            eprintln!("{}: {} rewrites", pass.pass, pass.rewrites);
+            pass.diff.iter().for_each(|diff| eprintln!("{diff}"));
+        }
+    }
+    let options = WriteOptions { force: args.force, ..WriteOptions::default() };
+    Ok(proto::write(&model, &args.output, &options)?)
+}

@@ -1,0 +1,180 @@
+//! `onnxq quantize`: the main job. Writes a quantized model and says how good it is.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow, bail};
+use passes::quantize::{Kernel, Precision, QuantPlan};
+use quant::range::Method;
+use serde::Serialize;
+
+use super::common::{Bars, DataArgs, EngineArgs, progress, read_model};
+use super::table::Table;
+use crate::pipeline::quantize::{QuantizeOptions, Quantized, Validation, quantize};
+use crate::pipeline::table::{CalibrationTable, write_atomic};
+
+/// Quantize a model, and measure what that did to it
+#[derive(clap::Args)]
+pub struct Args {
+    /// The model
+    model: PathBuf,
+    /// Where to write the quantized model
+    #[arg(short, long)]
+    output: PathBuf,
+    /// The runtime that the file is for (`onnxq list targets`)
+    #[arg(long, default_value = "ort-cpu")]
+    target: String,
+    /// Range method of activations (`onnxq list methods`)
+    #[arg(long, default_value = "auto")]
+    method: String,
+    /// Precision: int8, a16w8, fp8
+    #[arg(long, default_value = "int8")]
+    precision: String,
+    /// One scale a weight instead of one a channel
+    #[arg(long)]
+    per_tensor: bool,
+    /// Keep these operators in float: node names, value names or types; * and ? match
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    exclude: Vec<String>,
+    /// Follow this plan (JSON) instead of making one
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+    /// Write the plan (JSON)
+    #[arg(long, value_name = "FILE")]
+    write_plan: Option<PathBuf>,
+    /// Use the statistics of an earlier `onnxq calibrate`
+    #[arg(long, value_name = "FILE")]
+    table: Option<PathBuf>,
+    /// Write everything that was decided and measured (JSON); - for stdout
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    bars: Bars,
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+/// The JSON twin of what is printed.
+#[derive(Serialize)]
+struct Report<'a> {
+    version: u32,
+    model: String,
+    output: String,
+    input_bytes: u64,
+    output_bytes: u64,
+    integer_share: Option<f64>,
+    validation: &'a [Validation],
+    notes: &'a [String],
+    plan: &'a QuantPlan,
+}
+
+/// Runs the command; false if a stated bar was missed.
+pub fn run(args: &Args) -> Result<bool> {
+    let target = passes::target::target(&args.target).ok_or_else(|| {
+        let names: Vec<&str> = passes::target::TARGETS.iter().map(|target| target.name()).collect();
+        anyhow!("no target is called {:?}; there are: {}", args.target, names.join(", "))
+    })?;
+    let precision =
+        Precision::ALL.iter().find(|(_, name)| *name == args.precision).map(|(precision, _)| *precision);
+    let options = QuantizeOptions {
+        target,
+        precision: precision.with_context(|| format!("no precision is called {:?}", args.precision))?,
+        per_tensor: args.per_tensor,
+        method: args.method.parse::<Method>().map_err(|e| anyhow!("--method: {e}"))?,
+        exclude: args.exclude.clone(),
+        engine: args.engine.options(),
+        plan: args.plan.as_deref().map(read_plan).transpose()?,
+        table: args.table.as_deref().map(CalibrationTable::read).transpose()?,
+    };
+    if args.output == args.model {
+        bail!("--output would overwrite the input");
+    }
+    let model = read_model(&args.model)?;
+    let source = args.data.open(&model)?;
+    let bar = progress("working");
+    let made = quantize(model, source.as_ref(), &options, &mut |what, done, all| {
+        bar.set_prefix(what);
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    proto::write(&made.model, &args.output, &proto::WriteOptions::default())?;
+    if let Some(path) = &args.write_plan {
+        write_atomic(path, &serde_json::to_vec_pretty(&made.plan)?)?;
+    }
+    let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |data| data.len());
+    let (before, after) = (size(&args.model), size(&args.output));
+    let report = Report {
+        version: 1,
+        model: args.model.display().to_string(),
+        output: args.output.display().to_string(),
+        input_bytes: before,
+        output_bytes: after,
+        integer_share: made.plan.integer_share(),
+        validation: &made.validation,
+        notes: &made.notes,
+        plan: &made.plan,
+    };
+    match args.json.as_deref() {
+        Some(path) if path.as_os_str() == "-" => println!("{}", serde_json::to_string_pretty(&report)?),
+        Some(path) => {
+            write_atomic(path, &serde_json::to_vec_pretty(&report)?)?;
+            print(&made, before, after);
+        }
+        None => print(&made, before, after),
+    }
+    Ok(made.validation.iter().all(|validation| args.bars.met(&validation.runtime, &validation.outputs)))
+}
+
+fn read_plan(path: &std::path::Path) -> Result<QuantPlan> {
+    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("{} is no plan", path.display()))
+}
+
+fn print(made: &Quantized, before: u64, after: u64) {
+    let kib = |bytes: u64| format!("{:.0} KiB", bytes as f64 / 1024.0);
+    println!(
+        "size            {} -> {} ({:.2} x smaller)",
+        kib(before),
+        kib(after),
+        before as f64 / after.max(1) as f64
+    );
+    let ops = made.plan.ops.values();
+    let integer = ops.clone().filter(|op| op.kernel == Kernel::Integer).count();
+    let float = ops.clone().filter(|op| op.kernel == Kernel::Float).count();
+    println!("operators       {integer} on integers, {float} in float (predicted for {})", made.plan.target);
+    if let Some(share) = made.plan.integer_share() {
+        println!("multiplications {:.1} % on integers", share * 100.0);
+    }
+    println!();
+    let mut table =
+        Table::new(&["runtime", "output", "SQNR dB", "cosine", "max abs", "top-1 agreement", "samples"]);
+    for validation in &made.validation {
+        for figures in &validation.outputs {
+            table.row(vec![
+                validation.runtime.clone(),
+                figures.name.clone(),
+                format!("{:.1}", figures.sqnr_db),
+                format!("{:.5}", figures.cosine),
+                format!("{:.4}", figures.max_abs),
+                figures.top1_agreement.map_or("-".into(), |share| format!("{:.1} %", share * 100.0)),
+                validation.samples.to_string(),
+            ]);
+        }
+    }
+    print!("{table}");
+    let mut kept: std::collections::BTreeMap<(&str, &str), usize> = std::collections::BTreeMap::new();
+    for op in ops.filter(|op| op.kernel == Kernel::Float) {
+        *kept.entry((&op.kind, &op.reason)).or_default() += 1;
+    }
+    if !kept.is_empty() {
+        println!("\nin float:");
+        for ((kind, reason), count) in kept {
+            println!("  {count} {kind}: {reason}");
+        }
+    }
+    for note in &made.notes {
+        println!("note: {note}");
+    }
+}

@@ -1,0 +1,162 @@
+//! How far one model is from another on the same samples, output by output.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use ir::Tensor;
+use quant::measure::{Distance, Divergence, Rows, TopK};
+use runtime::{Session, View};
+use serde::Serialize;
+
+use super::engine::run_all;
+use crate::data::Source;
+
+/// The comparison of one value over all samples.
+#[derive(Clone, Debug, Default)]
+pub struct Comparison {
+    distance: Distance,
+    divergence: Divergence,
+    ranking: TopK,
+    differing: u64,
+    elements: u64,
+}
+
+/// The numbers of a [`Comparison`].
+#[derive(Clone, Debug, Serialize)]
+pub struct Figures {
+    /// Name of the value.
+    pub name: String,
+    /// Signal to noise, in dB.
+    pub sqnr_db: f64,
+    /// Cosine of the angle between the two, all elements as one vector.
+    pub cosine: f64,
+    /// Greatest absolute difference.
+    pub max_abs: f64,
+    /// Mean absolute difference.
+    pub mean_abs: f64,
+    /// Length of the difference by length of the first.
+    pub relative_l2: f64,
+    /// Mean Kullback-Leibler divergence of the softmax over the last axis, in nats.
+    pub kl: f64,
+    /// Share of rows (last axis) whose greatest element is in the same place; none where rows have one element.
+    pub top1_agreement: Option<f64>,
+    /// Share of rows whose first choice is among the other's first five.
+    pub top5_agreement: Option<f64>,
+    /// Share of elements that differ, for integers and booleans.
+    pub differing: Option<f64>,
+}
+
+impl Comparison {
+    fn add(&mut self, reference: &Tensor, other: View<'_>) -> Result<()> {
+        ensure!(
+            reference.dims() == other.dims(),
+            "shapes differ: {:?} and {:?}",
+            reference.dims(),
+            other.dims()
+        );
+        let (Some(a), Some(b)) = (View::of(reference).floats(), other.floats()) else {
+            ensure!(
+                reference.dtype() == other.dtype(),
+                "types differ: {} and {}",
+                reference.dtype(),
+                other.dtype()
+            );
+            let size = reference.dtype().bits().div_ceil(8).max(1);
+            let pairs = reference.bytes().chunks(size).zip(other.bytes().chunks(size));
+            self.elements += reference.elements() as u64;
+            self.differing += pairs.filter(|(a, b)| a != b).count() as u64;
+            return Ok(());
+        };
+        self.distance.add(&a, &b)?;
+        let row = other.dims().last().copied().unwrap_or(1);
+        if row > 1 {
+            self.divergence.add(&a, &b, row, rows(&a, row))?;
+            self.ranking.add(&a, &b, row)?;
+        }
+        Ok(())
+    }
+
+    fn merge(&mut self, other: &Comparison) {
+        self.distance.merge(&other.distance);
+        self.divergence.merge(&other.divergence);
+        self.ranking.merge(&other.ranking);
+        self.differing += other.differing;
+        self.elements += other.elements;
+    }
+
+    fn figures(&self, name: &str) -> Figures {
+        Figures {
+            name: name.to_string(),
+            sqnr_db: self.distance.sqnr_db(),
+            cosine: self.distance.cosine(),
+            max_abs: self.distance.max_abs(),
+            mean_abs: self.distance.mean_abs(),
+            relative_l2: self.distance.relative_l2(),
+            kl: self.divergence.mean(),
+            top1_agreement: self.ranking.top1_agreement(),
+            top5_agreement: self.ranking.top5_agreement(),
+            differing: (self.elements > 0).then(|| self.differing as f64 / self.elements as f64),
+        }
+    }
+}
+
+/// Rows that are probabilities already are not put through a softmax again.
+fn rows(values: &[f32], row: usize) -> Rows {
+    let first = &values[..row.min(values.len())];
+    let sum: f64 = first.iter().map(|&v| f64::from(v)).sum();
+    let probabilities = first.iter().all(|&v| (0.0..=1.0).contains(&v)) && (sum - 1.0).abs() < 1e-3;
+    if probabilities { Rows::Probabilities } else { Rows::Logits }
+}
+
+/// Runs both models on the samples. Every wanted value that both show is compared; returned in the order of names.
+pub fn compare(
+    reference: &dyn Session,
+    other: &dyn Session,
+    source: &dyn Source,
+    samples: &[usize],
+    threads: usize,
+    done: &mut dyn FnMut(usize),
+) -> Result<Vec<Figures>> {
+    // Each worker needs a fork of both; the second is made by the worker itself, so it must be shareable until then.
+    let others =
+        std::sync::Mutex::new((0..threads.max(1)).map(|_| other.fork()).collect::<Result<Vec<_>, _>>()?);
+    let make = || {
+        let mut others = others.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        (others.pop(), BTreeMap::<String, Comparison>::new())
+    };
+    let states = run_all(
+        reference,
+        source,
+        samples,
+        threads,
+        make,
+        |(other, found), session, _, feed| {
+            let mut expected: BTreeMap<String, Tensor> = BTreeMap::new();
+            let mut keep = |name: &str, view: View<'_>| {
+                if let Some(tensor) = view.to_tensor() {
+                    expected.insert(name.to_string(), tensor);
+                }
+            };
+            session.run(&feed, &mut keep)?;
+            let mut failure = None;
+            let mut match_up = |name: &str, view: View<'_>| {
+                let Some(tensor) = expected.get(name) else { return };
+                let added = found.entry(name.to_string()).or_default().add(tensor, view);
+                if let Err(error) = added.with_context(|| format!("value {name:?}")) {
+                    failure.get_or_insert(error);
+                }
+            };
+            let other = other.as_mut().context("no session of the second model is left")?;
+            other.run(&feed, &mut match_up)?;
+            failure.map_or(Ok(()), Err)
+        },
+        done,
+    )?;
+    let mut whole: BTreeMap<String, Comparison> = BTreeMap::new();
+    for (_, part) in states {
+        for (name, comparison) in part {
+            whole.entry(name).or_default().merge(&comparison);
+        }
+    }
+    Ok(whole.iter().map(|(name, comparison)| comparison.figures(name)).collect())
+}
