@@ -87,6 +87,12 @@ pub fn choose(model: &Model, choices: &Choices<'_>) -> QuantPlan {
     let mut nodes: BTreeMap<OpId, Node<'_>> =
         schedule.iter().map(|&id| (id, classify(graph, id, choices))).collect();
     let absorbed = absorb(graph, &schedule, &nodes, choices.target);
+    // A function within another operator's kernel takes and gives no codes of its own.
+    for function in absorbed.values() {
+        if let Some(node) = nodes.get_mut(function) {
+            node.chosen = false;
+        }
+    }
     let needs = settle(graph, &schedule, &mut nodes, &absorbed);
     write(graph, &schedule, &nodes, &absorbed, &needs, choices)
 }
@@ -172,8 +178,12 @@ fn absorb(
     target: &dyn Target,
 ) -> BTreeMap<OpId, OpId> {
     let mut absorbed = BTreeMap::new();
+    let mut functions = BTreeSet::new();
     for id in schedule {
         let node = &nodes[id];
+        if functions.contains(id) {
+            continue;
+        }
         let Some(scheme) = node.scheme.as_ref().filter(|scheme| node.chosen && scheme.work != Work::Movement)
         else {
             continue;
@@ -186,6 +196,7 @@ fn absorb(
             && graph.input(reader.op, 0) == Some(output)
         {
             absorbed.insert(*id, reader.op);
+            functions.insert(reader.op);
         }
     }
     absorbed

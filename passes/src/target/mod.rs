@@ -1,11 +1,11 @@
 //! What the runtimes are that models are emitted for: which grids they accept where, and which patterns become integer
 //! kernels. One file a target.
 
-mod openvino;
+pub(crate) mod openvino;
 mod ort_cpu;
-mod qnn;
+pub(crate) mod qnn;
 mod residual;
-mod tensorrt;
+pub(crate) mod tensorrt;
 mod tract;
 
 use ir::{Graph, OpId};
