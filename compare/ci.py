@@ -138,8 +138,7 @@ def checks(program: Path, work: Path) -> Iterator[Check]:
         yield f"simplify {model.name}", lambda m=model: check_simplify(program, m, work)
         yield f"infer_shapes {model.name}", lambda m=model: check_shapes(program, m, work)
         yield f"inspect {model.name}", lambda m=model: check_report(program, ["inspect", m.path])
-    for mode in ("static", "dynamic"):
-        yield f"quantize {mode}", lambda m=mode: check_quantize(program, m, work)
+    yield "quantize static", lambda: check_quantize(program, "static", work)
     yield "quantize for openvino", lambda: check_openvino(program, work)
     yield "check", lambda: check_report(program, ["check", MOBILENET, "--target", "ort-cpu"])
     if (common.SHARED / "models").is_dir():

@@ -20,6 +20,9 @@ pub struct Args {
     /// Where to write the quantized model
     #[arg(short, long)]
     output: PathBuf,
+    /// What is rounded ahead of time: `static` rounds weights and activations
+    #[arg(long, value_enum, default_value_t)]
+    mode: Mode,
     /// The runtime that the file is for (`onnxq list targets`)
     #[arg(long, default_value = "ort-cpu")]
     target: String,
@@ -53,6 +56,14 @@ pub struct Args {
     data: DataArgs,
     #[command(flatten)]
     engine: EngineArgs,
+}
+
+/// What is rounded when.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Mode {
+    /// Weights and activations, with ranges from calibration.
+    #[default]
+    Static,
 }
 
 /// The JSON twin of what is printed.
