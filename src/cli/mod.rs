@@ -1,6 +1,7 @@
 //! The commands: one file each. Data go to stdout, everything else to stderr.
 
 mod calibrate;
+mod check;
 mod common;
 mod compare;
 mod inspect;
@@ -26,6 +27,7 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     Calibrate(calibrate::Args),
+    Check(check::Args),
     Compare(Box<compare::Args>),
     Explain(list::ExplainArgs),
     Inspect(inspect::Args),
@@ -40,6 +42,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Calibrate(args) => calibrate::run(&args).map(|()| true),
+        Command::Check(args) => check::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Explain(args) => list::explain(&args).map(|()| true),
         Command::Inspect(args) => inspect::run(&args).map(|()| true),
