@@ -319,7 +319,8 @@ fn tensor_difference(found: &Tensor, expected: &Tensor, slack: f64) -> Option<St
     let scale = b.iter().copied().filter(|v| v.is_finite()).fold(0.0f64, |m, v| m.max(v.abs()));
     let worst = a.iter().zip(&b).enumerate().find(|(_, (a, b))| {
         let same = a == b || (a.is_nan() && b.is_nan());
-        !same && !((*a - *b).abs() <= slack + relative * (b.abs() + 0.1 * scale))
+        let near = (*a - *b).abs() <= slack + relative * (b.abs() + 0.1 * scale);
+        !same && !near
     });
     worst.map(|(at, (a, b))| format!("element {at} of {}: {a}, expected {b}", found.elements()))
 }

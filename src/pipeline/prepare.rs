@@ -47,6 +47,7 @@ fn run(model: &mut Model, steps: Vec<Step>) -> Result<()> {
     passes::run(model, &steps, Options::default()).map(|_| ()).map_err(explain)
 }
 
+#[allow(clippy::boxed_local)] // the passes' error type is a box
 fn explain(failure: Box<passes::Failure>) -> anyhow::Error {
     anyhow::anyhow!("{}\nto reproduce: {}", failure.error, failure.reproducer("MODEL"))
 }

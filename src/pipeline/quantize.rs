@@ -215,10 +215,10 @@ fn validate(
 ) -> Result<Vec<Validation>> {
     let threads = options.engine.threads();
     let mut all = Vec::new();
-    let mut run = |executor: &dyn runtime::Executor,
-                   quantized: &Model,
-                   float: &Model,
-                   progress: &mut Progress<'_>|
+    let run = |executor: &dyn runtime::Executor,
+               quantized: &Model,
+               float: &Model,
+               progress: &mut Progress<'_>|
      -> Result<Validation> {
         let (a, b) = (prepare(executor, float, vec![])?, prepare(executor, quantized, vec![])?);
         let mut done = 0;

@@ -276,6 +276,7 @@ fn shift_infer(cx: &mut InferCx) -> Result<()> {
     broadcast_infer(cx, 2, dtype)
 }
 
+#[allow(clippy::useless_conversion)] // only for the widest of the types
 fn shift_eval(cx: &EvalCx) -> Result<Outputs> {
     let left = match cx.attrs().need_str("direction")? {
         "LEFT" => true,

@@ -100,7 +100,7 @@ pub(super) fn join(cx: &EvalCx, parts: &[&Tensor], axis: usize) -> Result<Tensor
 
 /// Sizes of the parts where nothing but their number is given.
 fn even_parts(size: usize, parts: usize, last_may_be_smaller: bool) -> Option<Vec<usize>> {
-    if parts == 0 || (!last_may_be_smaller && size % parts != 0) {
+    if parts == 0 || (!last_may_be_smaller && !size.is_multiple_of(parts)) {
         return None;
     }
     let each = size.div_ceil(parts);

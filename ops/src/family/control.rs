@@ -333,9 +333,10 @@ fn scan_infer(cx: &mut InferCx) -> Result<()> {
     let (states, outputs) = settle(cx, plan.body, states, |states| [states, &elements].concat(), 0)?;
     let batched = |known: Known| match (batch, known.dims().map(<[_]>::to_vec)) {
         (0, _) => known,
-        (_, dims) => {
-            Known::tensor(known.dtype(), dims.map(|dims| [&[batch_size.clone()], dims.as_slice()].concat()))
-        }
+        (_, dims) => Known::tensor(
+            known.dtype(),
+            dims.map(|dims| [std::slice::from_ref(&batch_size), dims.as_slice()].concat()),
+        ),
     };
     let count = states.len();
     for (at, known) in states.into_iter().enumerate() {

@@ -49,6 +49,7 @@ fn cum_prod(cx: &EvalCx) -> Result<Outputs> {
     cumulative(cx, 1.0, |a, b| a * b, 1, i64::wrapping_mul)
 }
 
+#[allow(clippy::unnecessary_cast)] // only for the widest of the types
 fn cumulative(
     cx: &EvalCx,
     unit: f64,

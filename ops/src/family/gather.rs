@@ -228,7 +228,7 @@ fn features_infer(cx: &mut InferCx) -> Result<()> {
     let count = cx.dims(1).map_or(Dim::Unknown, crate::sym::product);
     let dims = cx.dims(0).and_then(|dims| dims.split_last()).map(|(_, outer)| match outer {
         [] => vec![Dim::Known(1), count.clone()],
-        outer => [outer, &[count.clone()]].concat(),
+        outer => [outer, std::slice::from_ref(&count)].concat(),
     });
     cx.set(0, cx.dtype(0), dims);
     Ok(())

@@ -15,13 +15,16 @@ use crate::kernel::broadcast;
 use crate::rule::{LATEST, OpName, OpRule, Table};
 use crate::sym;
 
+/// A comparison of strings by their bytes.
+type BytesTest = fn(&[u8], &[u8]) -> bool;
+
 /// A comparison.
 struct Compare {
     name: &'static str,
     since: i64,
     f64: fn(f64, f64) -> bool,
     int: fn(i128, i128) -> bool,
-    bytes: Option<fn(&[u8], &[u8]) -> bool>,
+    bytes: Option<BytesTest>,
     sym: fn(&Dim, &Dim) -> Option<bool>,
 }
 

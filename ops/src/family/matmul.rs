@@ -193,7 +193,7 @@ pub(super) fn gemm(cx: &EvalCx) -> Result<Outputs> {
             multiply(left, right, T::zero(), &mut out);
         }
         let alpha = T::of(f64::from(alpha));
-        out.iter_mut().for_each(|v| *v = *v * alpha);
+        out.iter_mut().for_each(|v| *v *= alpha);
         if cx.has(2) {
             let (c, beta) = (reals::<T>(cx, 2)?, T::of(f64::from(beta)));
             let sizes = cx.tensor(2)?.dims();

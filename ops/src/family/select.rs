@@ -65,7 +65,7 @@ fn where_eval(cx: &EvalCx) -> Result<Outputs> {
 
 fn non_zero_infer(cx: &mut InferCx) -> Result<()> {
     cx.need(0)?;
-    let rank = cx.rank(0).map_or(Dim::Unknown, |rank| Dim::from(rank));
+    let rank = cx.rank(0).map_or(Dim::Unknown, Dim::from);
     let count = cx.fresh("count");
     cx.set(0, Some(DType::I64), Some(vec![rank, count]));
     Ok(())

@@ -89,8 +89,8 @@ fn blocks(cx: &EvalCx, to_space: bool) -> Result<([usize; 4], usize)> {
     let found = usize::try_from(block).ok().filter(|&block| block > 0);
     let block = found.ok_or_else(|| cx.attrs().wrong("blocksize", "a positive size", &block.to_string()))?;
     let fits = |dims: &[usize; 4]| match to_space {
-        true => block.checked_mul(block).is_some_and(|square| dims[1] % square == 0),
-        false => dims[2] % block == 0 && dims[3] % block == 0,
+        true => block.checked_mul(block).is_some_and(|square| dims[1].is_multiple_of(square)),
+        false => dims[2].is_multiple_of(block) && dims[3].is_multiple_of(block),
     };
     let dims: Option<[usize; 4]> = cx.tensor(0)?.dims().try_into().ok().filter(fits);
     Ok((dims.ok_or_else(|| cx.wrong_input(0, "an image that splits into blocks"))?, block))

@@ -104,7 +104,7 @@ pub fn take_blocks(
         return take(source, dims, iter::empty());
     }
     let width = source.dtype().bits() / 8;
-    let whole_bytes = source.dtype().bits() % 8 == 0 && width > 0;
+    let whole_bytes = source.dtype().bits().is_multiple_of(8) && width > 0;
     if !whole_bytes || block <= 1 {
         return take(source, dims, starts.flat_map(|start| start..start.saturating_add(block)));
     }

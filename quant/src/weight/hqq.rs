@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn degenerate_blocks() {
-        let mut w = vec![0.0; 12];
+        let mut w = [0.0; 12];
         w[4..8].fill(2.5); // constant, not zero
         (w[8], w[9]) = (1e30, -1e-30);
         let q = hqq(&Weight::from_rows(&w[..], 1, 12).unwrap(), &Spec::int4(4)).unwrap();

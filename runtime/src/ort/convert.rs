@@ -57,7 +57,7 @@ pub(super) fn to_ort(allocator: &Allocator, tensor: &Tensor) -> Option<DynValue>
 }
 
 /// The bytes of a dense tensor; none for strings and other types.
-pub(super) fn bytes<'a>(value: &'a DynTensor, dtype: DType, elements: usize) -> Option<&'a [u8]> {
+pub(super) fn bytes(value: &DynTensor, dtype: DType, elements: usize) -> Option<&[u8]> {
     let length = dtype.storage_bytes(elements)?;
     if length == 0 {
         return Some(&[]);

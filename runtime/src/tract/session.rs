@@ -37,6 +37,12 @@ struct Plans {
     by_shape: Vec<(Shapes, Arc<Plan>)>,
 }
 
+/// Evaluates the node at hand, once.
+type Evaluate<'a> = dyn FnMut() -> TractResult<TVec<TValue>> + 'a;
+
+/// What happens at each node of a plan.
+type Step<'a> = dyn FnMut(&Plan, &TypedNode, &mut Evaluate<'_>) -> TractResult<TVec<TValue>> + 'a;
+
 impl TractSession {
     pub(super) fn new(source: Arc<Source>) -> TractSession {
         let plans = Plans { only_by_shape: !source.is_symbolic(), ..Plans::default() };
@@ -72,10 +78,7 @@ impl TractSession {
         &mut self,
         plan: Arc<Plan>,
         inputs: TVec<TValue>,
-        step: &mut dyn FnMut(
-            &TypedNode,
-            &mut dyn FnMut() -> TractResult<TVec<TValue>>,
-        ) -> TractResult<TVec<TValue>>,
+        step: &mut dyn FnMut(&TypedNode, &mut Evaluate<'_>) -> TractResult<TVec<TValue>>,
     ) -> Result<(), RuntimeError> {
         let fail = |error: TractError| RuntimeError::Run { runtime: NAME, what: chain(error.as_ref()) };
         let state = match self.state.take() {
@@ -100,15 +103,7 @@ impl TractSession {
     }
 
     /// Runs with the plan that fits; where the plan for all shapes fails, with one for exactly these.
-    fn run_any(
-        &mut self,
-        feed: &Feed,
-        step: &mut dyn FnMut(
-            &Plan,
-            &TypedNode,
-            &mut dyn FnMut() -> TractResult<TVec<TValue>>,
-        ) -> TractResult<TVec<TValue>>,
-    ) -> Result<Arc<Plan>, RuntimeError> {
+    fn run_any(&mut self, feed: &Feed, step: &mut Step<'_>) -> Result<Arc<Plan>, RuntimeError> {
         let (inputs, shapes) = self.arrange(feed)?;
         let mut plan = self.shared.plan(&shapes)?;
         if self.shared.wants_proof(&plan) {
@@ -225,15 +220,14 @@ struct Recorded {
 impl Session for TractSession {
     fn run(&mut self, feed: &Feed, observer: &mut dyn Observer) -> Result<(), RuntimeError> {
         let mut started = false;
-        let mut step =
-            |plan: &Plan, node: &TypedNode, eval: &mut dyn FnMut() -> TractResult<TVec<TValue>>| {
-                if !std::mem::replace(&mut started, true) {
-                    show_constants(plan, observer);
-                }
-                let mut values = eval()?;
-                show_node(plan, node.id, &mut values, observer);
-                Ok(values)
-            };
+        let mut step = |plan: &Plan, node: &TypedNode, eval: &mut Evaluate<'_>| {
+            if !std::mem::replace(&mut started, true) {
+                show_constants(plan, observer);
+            }
+            let mut values = eval()?;
+            show_node(plan, node.id, &mut values, observer);
+            Ok(values)
+        };
         guard(|| self.run_any(feed, &mut step)).map(|_| ())
     }
 
@@ -247,7 +241,7 @@ impl Session for TractSession {
 
     fn record(&mut self, feed: &Feed) -> Result<Recording, RuntimeError> {
         let mut values = HashMap::new();
-        let mut step = |_: &Plan, node: &TypedNode, eval: &mut dyn FnMut() -> TractResult<TVec<TValue>>| {
+        let mut step = |_: &Plan, node: &TypedNode, eval: &mut Evaluate<'_>| {
             let outputs: Vec<_> = eval()?.into_iter().map(|value| value.into_arc_tensor()).collect();
             let again = outputs.iter().map(|value| value.clone().into_tvalue()).collect();
             values.insert(node.id, outputs);
@@ -275,7 +269,7 @@ impl Session for TractSession {
         }
         let mut dirty: HashSet<usize> = HashSet::new();
         let (inputs, _) = self.arrange(&recorded.feed)?;
-        let mut step = |node: &TypedNode, eval: &mut dyn FnMut() -> TractResult<TVec<TValue>>| {
+        let mut step = |node: &TypedNode, eval: &mut Evaluate<'_>| {
             let reads = |outlet: &OutletId| dirty.contains(&outlet.node) || changed.contains_key(outlet);
             if !node.inputs.iter().any(reads) {
                 let known = recorded.values.get(&node.id).ok_or_else(|| anyhow("a node was not recorded"))?;
