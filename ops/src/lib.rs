@@ -5,8 +5,8 @@
 //! `family/`, one file a family; [`family::RULES`] is the whole list. The rest of the crate is the framework around
 //! them, and it names no operator:
 //!
-//! - [`rule`] the trait and the look-up; [`error`] what a rule may answer instead; [`attrs`] typed attributes
-//! - [`value`] run-time values; [`array`] tensors as `ndarray`s of native types; [`number`] the small float types
+//! - [`mod@rule`] the trait and the look-up; [`error`] what a rule may answer instead; [`attrs`] typed attributes
+//! - [`value`] run-time values; [`mod@array`] tensors as `ndarray`s of native types; [`number`] the small float types
 //! - [`kernel`] the larger numeric kernels: slices in, vectors out
 //! - [`scheme()`] which slots of an operator may be quantized, and how
 //! - [`sym`] sizes as canonical expressions over named sizes

@@ -1,7 +1,7 @@
 //! ONNX files in and out.
 //!
 //! [`read`] maps a file into memory and brings it into an [`ir::Model`] without copying a weight: tensors are slices of
-//! the mapped file, or of the mapped files it refers to. [`write`] streams a model back: what no pass touched goes from
+//! the mapped file, or of the mapped files it refers to. [`write()`] streams a model back: what no pass touched goes from
 //! the input's map to the output file, and the output appears under its name only when it is complete.
 //!
 //! This crate knows the format and no meaning: what an operator does, or whether its attributes make sense, is not
@@ -24,7 +24,7 @@
 //!
 //! # Hostile input
 //!
-//! Before anything is decoded a scan of the wire format ([`scan`]) checks every length and the nesting depth, and adds
+//! Before anything is decoded a scan of the wire format (`scan`) checks every length and the nesting depth, and adds
 //! up what the decoded messages are going to take. A file that asks for more than 64 bytes of memory for each of its
 //! own (and 4 MiB) is refused. External paths must stay inside the model's folder. Every error is a [`ProtoError`] that
 //! names the place; nothing here panics on any input.

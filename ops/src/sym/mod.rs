@@ -6,7 +6,7 @@
 //! not an identifier stands in backticks.
 //!
 //! Names stand for sizes, so they are never negative; they may be zero. Expressions as such may be negative: they also
-//! describe the contents of integer tensors. What cannot be said, overflows or grows beyond [`expr::MAX_TERMS`] terms is
+//! describe the contents of integer tensors. What cannot be said, overflows or grows beyond `MAX_TERMS` terms is
 //! [`Dim::Unknown`].
 
 mod expr;

@@ -23,7 +23,7 @@ pub trait Pass: fmt::Debug {
         &[]
     }
 
-    /// Changes the model. Rewrites go through [`Cx::apply`], which numbers them.
+    /// Changes the model. Rewrites go through [`Cx::rewrite`], which numbers them.
     fn run(&self, model: &mut Model, cx: &mut Cx) -> Result<Changes, PassError>;
 }
 

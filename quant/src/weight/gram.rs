@@ -1,6 +1,6 @@
 //! Gram matrices: G = Σ x·xᵀ over the tokens at a linear layer's input. What every calibrated method works from.
 //!
-//! Only the lower half is stored and computed. Products are f32 over chunks of [`CHUNK`] tokens, chunks are summed in
+//! Only the lower half is stored and computed. Products are f32 over chunks of `CHUNK` tokens, chunks are summed in
 //! f64: 16k tokens cost no accuracy, and a token count enters nowhere. Tiles are computed in parallel; the sum order
 //! is that of the tokens, so the result does not depend on the thread count.
 

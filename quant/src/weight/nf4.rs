@@ -88,7 +88,7 @@ pub enum Scale {
     Searched,
 }
 
-/// A weight on a table of values: w = table[code]·scale.
+/// A weight on a table of values: w = `table[code] * scale`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Codebook {
     /// Which values.
