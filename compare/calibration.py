@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Calibration side by side.
 
-1. The minimum and maximum of every value, as `onnxq calibrate --runtime ort` finds them, against a direct NumPy
-   computation over the same run, bit for bit, and against onnxruntime.quantization's MinMax calibrator.
+1. The minimum and maximum of every value of the simplified model, as `onnxq calibrate --runtime ort` finds them,
+   against a direct NumPy computation, bit for bit, and against onnxruntime.quantization's MinMax calibrator.
 2. Peak memory at 40 and at 400 samples: it must not grow.
 3. Time and memory growth against onnxruntime.quantization's Entropy and Percentile calibrators, 25 and 100 images.
 """
@@ -11,7 +11,6 @@ import json
 import math
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -63,18 +62,22 @@ def numpy_ranges(model: Path, data: Path, count: int) -> Ranges:
     return ranges
 
 
-def our_ranges(program: Path, model: Path, data: Path, count: int, work: Path) -> Ranges:
+def our_ranges(program: Path, model: Path, data: Path, work: Path) -> Ranges:
     table = work / "table.json"
-    command = [program, "calibrate", model, "--data", data, "--samples", str(count), "--runtime", "ort", "-o", table]
-    done = common.run(command)
+    done = common.run([program, "calibrate", model, "--data", data, "--runtime", "ort", "-o", table])
     if not done.ok:
         sys.exit(f"error: onnxq calibrate: {done.reason()}")
-    return dict(table_ranges(json.loads(table.read_text())))
+    sketches = json.loads(table.read_text())["values"].items()
+    return {name: tuple(sketch["extent"]) for name, sketch in sketches if sketch["extent"]}
 
 
-def table_ranges(table: dict) -> Iterator[tuple[str, tuple[float, float]]]:
-    for name, sketch in table["values"].items():
-        yield name, (sketch["min"], sketch["max"])
+def simplified(program: Path, model: Path, work: Path) -> Path:
+    """Calibration observes the simplified model: the others must look at the same."""
+    out = work / "simplified.onnx"
+    done = common.run([program, "simplify", model, "-o", out])
+    if not done.ok:
+        sys.exit(f"error: onnxq simplify: {done.reason()}")
+    return out
 
 
 def agreement(ours: Ranges, other: Ranges) -> list:
@@ -86,7 +89,9 @@ def agreement(ours: Ranges, other: Ranges) -> list:
 def equality(program: Path, subjects: list[tuple[str, Path, Path]], work: Path) -> tuple[str, bool]:
     rows = []
     for name, model, data in subjects:
-        ours = our_ranges(program, model, data, EQUALITY_SAMPLES, work)
+        data = repeated(data, EQUALITY_SAMPLES, work, name)
+        model = simplified(program, model, work)
+        ours = our_ranges(program, model, data, work)
         against = {
             "NumPy": numpy_ranges(model, data, EQUALITY_SAMPLES),
             "onnxruntime MinMax": peer_ranges("MinMax", model, data, EQUALITY_SAMPLES, work),
@@ -96,9 +101,9 @@ def equality(program: Path, subjects: list[tuple[str, Path, Path]], work: Path) 
     return common.table(header, rows), not any(row[-1] for row in rows)
 
 
-def repeated(data: Path, count: int, work: Path) -> Path:
+def repeated(data: Path, count: int, work: Path, name: str) -> Path:
     """A folder of `count` samples: links to those of `data`, over and over."""
-    folder = work / f"repeated{count}"
+    folder = work / f"{name}{count}"
     folder.mkdir()
     files = sorted(data.glob("*.npz"))
     for k in range(count):
@@ -114,7 +119,7 @@ def our_cost(program: Path, model: Path, data: Path, work: Path) -> common.Run:
 def memory(program: Path, model: Path, data: Path, work: Path) -> str:
     rows = []
     for count in MEMORY_SAMPLES:
-        done = our_cost(program, model, repeated(data, count, work), work)
+        done = our_cost(program, model, repeated(data, count, work, "memory"), work)
         rows.append(
             [count, f"{done.seconds:.1f}", common.megabytes(done.peak_bytes)]
             if done.ok
@@ -129,7 +134,7 @@ def growth(program: Path | None, model: Path, data: Path, work: Path) -> str:
         runs = []
         for count in GROWTH_SAMPLES:
             if tool == "onnxq":
-                runs.append(our_cost(program, model, repeated(data, count, work), work))
+                runs.append(our_cost(program, model, repeated(data, count, work, "growth"), work))
             else:
                 worker = [sys.executable, __file__, "--worker", tool, model, data, str(count)]
                 runs.append(common.run(worker, timeout=1800))

@@ -348,9 +348,9 @@ def report(name: str, title: str, text: str, save: bool, packages: Sequence[str]
     """Prints the tables and, with --save, writes them to results/NAME.md with what is needed to repeat them."""
     print(text)
     if save:
-        made = f"Made by `compare/{name}.py` with {versions(*packages)} on {cpu_name()}, {os.cpu_count()} cores."
+        made = f"Made by `compare/{Path(sys.argv[0]).name}` with {versions(*packages)} on {cpu_name()}"
         (HERE / "results").mkdir(exist_ok=True)
-        (HERE / "results" / f"{name}.md").write_text(f"# {title}\n\n{made}\n\n{text}\n")
+        (HERE / "results" / f"{name}.md").write_text(f"# {title}\n\n{made}, {os.cpu_count()} cores.\n\n{text}\n")
 
 
 def progress(text: str) -> None:

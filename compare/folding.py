@@ -204,7 +204,10 @@ def main() -> None:
         kept = sum(result.by_operator[op]["not folded"] for op in KEPT)
         rows.append([tool, len(todo), *numbers, kept, f"{100 * numbers[0] / max(len(todo), 1):.1f} %"])
     header = ["tool", "cases", *KINDS, "of not folded: Q/DQ", "right"]
-    parts = [common.table(header, rows), "Not counted: " + ", ".join(f"{n} {why}" for why, n in left_out.items()) + "."]
+    parts = [
+        common.table(header, rows),
+        "Not counted: " + (", ".join(f"{n} {why}" for why, n in left_out.items()) or "none") + ".",
+    ]
     for tool, result in tallies.items():
         poor = {op: c for op, c in sorted(result.by_operator.items()) if c["right"] < c.total()}
         lines = [[op, *(c[kind] for kind in KINDS)] for op, c in poor.items()]

@@ -12,10 +12,13 @@ results/peers.md, otherwise --save writes results/quantize.md.
 
 import hashlib
 import json
+import os
+import shutil
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -27,10 +30,6 @@ from common import CACHE, SHARED, Run
 from peers import SETTINGS
 
 EVAL = SHARED / "eval"
-ONNXQ = {
-    "onnxq": ["--mode", "static", "--target", "ort-cpu"],
-    "onnxq-dynamic": ["--mode", "dynamic", "--target", "ort-cpu"],
-}
 INTEGER_KERNELS = {
     "QLinearConv",
     "QLinearMatMul",
@@ -99,7 +98,7 @@ def emit(subject: Subject, command, out: Path) -> tuple[list[Path], Run]:
     """Quantizes every file of the subject; costs add up, peak memory is that of the larger."""
     files, runs = [], []
     for k, (model, calib) in enumerate(zip(subject.files, subject.calib, strict=True)):
-        files.append(out.with_suffix(f".{k}.onnx"))
+        files.append(out.parent / f"{out.name}.{k}.onnx")
         runs.append(common.run(command(model, calib, files[-1]), timeout=900))
         if not runs[-1].ok or not files[-1].exists():
             return files, Run(runs[-1].code or 1, "", runs[-1].error)
@@ -196,30 +195,58 @@ def measure(subject: Subject, tool: str, files: list[Path], cost: Run | None) ->
     return row
 
 
-def peer(subject: Subject, setting: str, fresh: bool) -> Row:
-    """A peer's row, from the cache if it was made with the same settings file."""
+def peer_commands() -> dict[str, Callable[[Path, Path, Path], list]]:
+    """How each peer is called. quantize-rs (cargo install quantize-rs) is left out where it is not installed."""
+    script = Path(__file__).with_name("peers.py")
+    commands = {name: lambda m, c, o, name=name: [sys.executable, script, name, m, c, o] for name in SETTINGS}
+    folders = os.pathsep.join([str(CACHE / "quantize-rs/bin"), os.environ.get("PATH", "")])
+    if program := shutil.which("quantize-rs", path=folders):
+        options = ["--per-channel", "--symmetric"]
+        commands["quantize-rs-weights"] = lambda m, c, o: [program, "quantize", m, "-o", o, *options]
+    return commands
+
+
+def peer(subject: Subject, setting: str, command: Callable[[Path, Path, Path], list], fresh: bool) -> Row:
+    """A peer's row, from the cache if it was made with the same peers.py."""
     source = hashlib.sha256(Path(__file__).with_name("peers.py").read_bytes()).hexdigest()[:12]
     out = CACHE / "quantized" / source / f"{subject.name}-{setting}"
-    stored = out.with_suffix(".json")
+    stored = out.parent / f"{out.name}.json"
     if stored.exists() and not fresh:
         return Row(**json.loads(stored.read_text()))
     out.parent.mkdir(parents=True, exist_ok=True)
-    script = Path(__file__).with_name("peers.py")
-    files, cost = emit(subject, lambda m, c, o: [sys.executable, script, setting, m, c, o], out)
+    files, cost = emit(subject, command, out)
     row = measure(subject, setting, files, cost)
     stored.write_text(json.dumps(asdict(row)))
     return row
 
 
-def ours(subject: Subject, tool: str, program: Path, out: Path) -> Row:
-    options = ONNXQ[tool]
-
+def ours(subject: Subject, program: Path, out: Path) -> Row:
     def command(model: Path, calib: Path, target: Path):
-        data = ["--data", calib] if tool == "onnxq" else []
-        return [program, "quantize", model, "-o", target, *data, *options]
+        return [
+            program,
+            "quantize",
+            model,
+            "-o",
+            target,
+            "--data",
+            calib,
+            "--target",
+            "ort-cpu",
+            "--json",
+            f"{target}.json",
+        ]
 
-    files, cost = emit(subject, command, out / f"{subject.name}-{tool}")
-    return measure(subject, tool, files, cost)
+    files, cost = emit(subject, command, out / subject.name)
+    row = measure(subject, "onnxq", files, cost)
+    if row.integer:
+        row.integer += f" ({sum(predicted(Path(f'{file}.json')) for file in files)} predicted)"
+    return row
+
+
+def predicted(report: Path) -> int:
+    """Heavy operators that onnxq expects onnxruntime to run as integers."""
+    ops = json.loads(report.read_text())["plan"]["ops"].values()
+    return sum(op["kernel"] == "integer" and op["kind"] in FLOAT_KERNELS for op in ops)
 
 
 def number(value: float, digits: int) -> str | None:
@@ -257,13 +284,12 @@ def main() -> None:
             task = evaluate(subject, subject.files)
             rows = [measure(subject, "float", subject.files, None)]
             if program:
-                for tool in ONNXQ:
-                    common.progress(f"{subject.name}: {tool}")
-                    rows.append(ours(subject, tool, program, Path(work)))
+                common.progress(f"{subject.name}: onnxq")
+                rows.append(ours(subject, program, Path(work)))
             if args.tools != "onnxq":
-                for setting in SETTINGS:
+                for setting, command in peer_commands().items():
                     common.progress(f"{subject.name}: {setting}")
-                    rows.append(peer(subject, setting, args.fresh))
+                    rows.append(peer(subject, setting, command, args.fresh))
             sections.append(render(subject, task["metric"], task["better"], rows))
     name = "peers" if args.tools == "peers" else "quantize"
     packages = ["onnx", "onnxruntime", "openvino", "onnxsim", "nncf"]
