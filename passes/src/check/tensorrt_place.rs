@@ -134,6 +134,11 @@ pub(super) fn small(view: &View<'_>, found: &mut Found<'_>) {
             continue;
         }
         let (m, k, n) = product_sizes(node.scope.graph(), node.op);
+        // The data's sizes, too, are known before their rounding where no shapes were inferred.
+        let plain = node.attrs().int("transA").unwrap_or(0) == 0;
+        let data = node.input(0).filter(|_| plain).and_then(|value| view.shape_known(node, value));
+        let rows = data.as_deref().and_then(|dims| dims.split_last()).map(|(_, lead)| lead.iter().product());
+        let m = m.or(rows);
         // The weight's own sizes stand before its DequantizeLinear.
         let weight = node.input(1).and_then(|value| view.shape_known(node, value));
         let (k, n) = match (weight.as_deref(), node.attrs().int("transB").unwrap_or(0) != 0) {
