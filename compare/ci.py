@@ -140,7 +140,6 @@ def checks(program: Path, work: Path) -> Iterator[Check]:
         yield f"infer_shapes {model.name}", lambda m=model: check_shapes(program, m, work)
         yield f"inspect {model.name}", lambda m=model: check_report(program, ["inspect", m.path])
     yield "quantize for ort-cpu", lambda: check_quantize(program, work)
-    yield "check", lambda: check_report(program, ["check", MOBILENET, "--target", "ort-cpu"])
     yield "quantize for openvino", lambda: check_openvino(program, work)
     if (common.SHARED / "models").is_dir():
         for case in folding.cases(None)[0][::STEP]:
