@@ -85,7 +85,7 @@ impl<'m> Pair<'m> {
         equal(at, "doc", &left.doc, &right.doc)?;
         equal(at, "metadata", &left.metadata, &right.metadata)?;
         self.attrs(at, &left.defaults, &right.defaults)?;
-        // The body has no name of its own.
+        // Name and notes of the body are the function's.
         self.graphs(left.graph, right.graph, false)
     }
 
@@ -134,9 +134,9 @@ impl<'m> Sides<'m> {
         let at = || self.at();
         if named {
             equal(at, "graph name", &left.name, &right.name)?;
+            equal(at, "doc", &left.doc, &right.doc)?;
+            equal(at, "metadata", &left.metadata, &right.metadata)?;
         }
-        equal(at, "doc", &left.doc, &right.doc)?;
-        equal(at, "metadata", &left.metadata, &right.metadata)?;
         equal(at, "annotations", &left.annotations, &right.annotations)?;
         self.lists("inputs", Graph::inputs)?;
         self.lists("outputs", Graph::outputs)?;

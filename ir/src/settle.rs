@@ -58,9 +58,7 @@ impl Model {
             let Some(Some(graph)) = self.graphs.get_mut(id.0 as usize) else { continue };
             graph.set_parent(parent);
             order.push(id);
-            for op in graph.ops() {
-                found.extend(graph.op(op).attrs.graphs().map(|inner| (inner, Some((id, op)))));
-            }
+            found.extend(graph.held().map(|(op, inner)| (inner, Some((id, op)))));
         }
         for (graph, reached) in self.graphs.iter_mut().zip(reached) {
             if !reached {

@@ -129,6 +129,18 @@ impl Graph {
         captures
     }
 
+    /// The graphs in attributes of operators, in the order in which the operators were created: cheaper than
+    /// [`Graph::ops`].
+    pub(crate) fn held(&self) -> impl Iterator<Item = (OpId, GraphId)> + '_ {
+        self.dag.node_indices().flat_map(|node| {
+            let op = match &self.dag[node].body {
+                Body::Op(op) => Some(op),
+                _ => None,
+            };
+            op.into_iter().flat_map(move |op| op.attrs.graphs().map(move |graph| (OpId(node), graph)))
+        })
+    }
+
     /// [`Graph::captures`] of all operators, as `(operator, inner graph, inner value)`.
     pub(crate) fn all_captures(&self) -> Vec<(OpId, GraphId, ValueId)> {
         let ends = self.captures.iter().filter_map(|(&(graph, inner), &edge)| {

@@ -8,7 +8,7 @@
 use super::parse::cursor::{Cursor, Number, Result};
 use super::small_float;
 use super::style::Numbers;
-use crate::{Class, DType, Tensor, TensorError};
+use crate::{Class, DType, Tensor};
 
 /// How many bits an `f32`'s own not-a-number has; others are written with their bits.
 const NAN32: u32 = 0x7fc0_0000;
@@ -137,43 +137,50 @@ fn shorten(number: String, point: &str) -> String {
 /// The numbers between braces, the opening one already taken, as a tensor of these sizes.
 pub(super) fn read(cursor: &mut Cursor<'_>, dtype: DType, dims: &[usize]) -> Result<Tensor> {
     let start = cursor.position();
-    let numbers = cursor.list(b'}', Cursor::number)?;
-    let shape = |error: TensorError| cursor.error_at(start, error.to_string());
-    let count = crate::checked_elements(dims).map_err(shape)?;
-    let mut bytes = Vec::with_capacity(numbers.len() * dtype.bits().div_ceil(8));
-    let parts = if dtype.class() == Class::Complex { 2 } else { 1 };
-    let stored = dtype.storage_bytes(count);
-    let wanted = count.checked_mul(parts);
+    let count = crate::checked_elements(dims).map_err(|error| cursor.error_at(start, error.to_string()))?;
     let packed = dtype.bits() < 8;
+    let (bytes, found) = if packed { read_packed(cursor, dtype, count)? } else { read_whole(cursor, dtype)? };
+    if let Some(tensor) = bytes.and_then(|bytes| Tensor::new(dtype, dims, bytes).ok()) {
+        return Ok(tensor);
+    }
+    let parts = if dtype.class() == Class::Complex { 2 } else { 1 };
+    let wanted = count.checked_mul(parts).map_or("too many".to_string(), |wanted| wanted.to_string());
+    let or = match dtype.storage_bytes(count) {
+        Some(bytes) if packed => format!(" or {bytes} packed bytes"),
+        _ => String::new(),
+    };
+    Err(cursor.error_at(start, format!("{dtype}{dims:?} needs {wanted} numbers{or}, not {found}")))
+}
+
+/// The bytes of elements of at least 8 bits, and how many numbers there were. Nothing is reserved for sizes that the
+/// text only claims.
+fn read_whole(cursor: &mut Cursor<'_>, dtype: DType) -> Result<(Option<Vec<u8>>, usize)> {
+    let width = dtype.bits() / 8 / if dtype.class() == Class::Complex { 2 } else { 1 };
+    let mut bytes = Vec::new();
+    cursor.list(b'}', |cursor| {
+        let number = cursor.number()?;
+        let element = encode(cursor, dtype, &number)?.to_le_bytes();
+        bytes.extend_from_slice(&element[..width]);
+        Ok(())
+    })?;
+    let found = bytes.len() / width.max(1);
+    Ok((Some(bytes), found))
+}
+
+/// The same of elements of fewer bits, given one by one or as packed bytes; no bytes if they are neither as many.
+fn read_packed(cursor: &mut Cursor<'_>, dtype: DType, count: usize) -> Result<(Option<Vec<u8>>, usize)> {
+    let numbers = cursor.list(b'}', Cursor::number)?;
     // Of one element and one byte the number itself tells which it is: no byte is negative.
     let is_byte = |number: &Number<'_>| number.whole && !number.text.starts_with('-');
-    if packed && stored == Some(numbers.len()) && numbers.iter().all(is_byte) {
-        for number in &numbers {
-            bytes.push(integer(cursor, DType::U8, number)? as u8);
-        }
-    } else if wanted != Some(numbers.len()) {
-        let or = match stored {
-            Some(stored) if packed => format!(" or {stored} packed bytes"),
-            _ => String::new(),
-        };
-        let wanted = wanted.map_or("too many".to_string(), |wanted| wanted.to_string());
-        let message =
-            format!("{dtype}{dims:?} needs {wanted} numbers{or}, found {}, in the list", numbers.len());
-        return Err(cursor.error_at(start, message));
-    } else if packed {
-        let mut codes = Vec::with_capacity(numbers.len());
-        for number in &numbers {
-            codes.push(encode(cursor, dtype, number)? as u8);
-        }
-        bytes = pack(&codes, dtype.bits());
-    } else {
-        let width = dtype.bits() / 8 / parts;
-        for number in &numbers {
-            let bits = encode(cursor, dtype, number)?.to_le_bytes();
-            bytes.extend_from_slice(&bits[..width]);
-        }
-    }
-    Tensor::new(dtype, dims, bytes).map_err(|error| cursor.error_at(start, error.to_string()))
+    let are_bytes = dtype.storage_bytes(count) == Some(numbers.len()) && numbers.iter().all(is_byte);
+    let codes = numbers.iter().map(|number| {
+        let code = if are_bytes { integer(cursor, DType::U8, number) } else { encode(cursor, dtype, number) };
+        code.map(|code| code as u8)
+    });
+    let codes: Vec<u8> = codes.collect::<Result<_>>()?;
+    let found = codes.len();
+    let bytes = if are_bytes { Some(codes) } else { (found == count).then(|| pack(&codes, dtype.bits())) };
+    Ok((bytes, found))
 }
 
 fn pack(codes: &[u8], bits: usize) -> Vec<u8> {

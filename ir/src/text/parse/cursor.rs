@@ -2,8 +2,8 @@
 
 use crate::text::TextError;
 
-/// Nesting of types, graphs and lists that is still read.
-const MAX_DEPTH: u32 = 64;
+/// Nesting of types and graphs that is still read; an inner graph counts twice.
+const MAX_DEPTH: u32 = 100;
 
 pub(in crate::text) type Result<T> = std::result::Result<T, TextError>;
 
