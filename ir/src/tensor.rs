@@ -159,7 +159,8 @@ impl Tensor {
 
     /// Number of elements.
     pub fn elements(&self) -> usize {
-        self.dims.iter().product()
+        // Construction checked that the product fits; only a zero among huge sizes could overflow on the way.
+        checked_elements(&self.dims).unwrap_or(0)
     }
 
     /// The elements.

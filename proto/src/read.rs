@@ -13,7 +13,10 @@ use crate::{generated as pb, import, scan, schema};
 
 /// How to read.
 #[derive(Clone, Debug, Default)]
-pub struct ReadOptions {}
+pub struct ReadOptions {
+    /// Most bytes that the decoded messages may take, weights aside; none for 64 for each byte of the file, and 4 MiB.
+    pub memory: Option<u64>,
+}
 
 /// A model and what there is to say about its file.
 #[derive(Clone, Debug)]
@@ -34,7 +37,7 @@ pub(crate) const CONFIGURATION: u32 = 26;
 
 /// Reads an ONNX file. The file is mapped, and stays mapped as long as a tensor of the model lives: whoever changes it
 /// in place meanwhile changes the model. [`crate::write`] never does.
-pub fn read(path: &Path, _options: &ReadOptions) -> Result<Loaded, ProtoError> {
+pub fn read(path: &Path, options: &ReadOptions) -> Result<Loaded, ProtoError> {
     let io = |source| ProtoError::Io { path: path.to_path_buf(), source };
     // `parent` of a bare file name is the empty path, which is no folder to the operating system.
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -42,16 +45,17 @@ pub fn read(path: &Path, _options: &ReadOptions) -> Result<Loaded, ProtoError> {
         return Err(io(std::io::ErrorKind::IsADirectory.into()));
     }
     let bytes = external::map(&File::open(path).map_err(io)?).map_err(io)?;
-    load(bytes, ExternalFiles::new(Some(folder), Some(path)))
+    load(bytes, ExternalFiles::new(Some(folder), Some(path)), options)
 }
 
 /// Reads an ONNX model from memory. External data are looked for in `folder`.
 pub fn read_bytes(bytes: Bytes, folder: Option<&Path>) -> Result<Loaded, ProtoError> {
-    load(bytes, ExternalFiles::new(folder, None))
+    load(bytes, ExternalFiles::new(folder, None), &ReadOptions::default())
 }
 
-fn load(bytes: Bytes, files: ExternalFiles) -> Result<Loaded, ProtoError> {
-    let found = scan::scan(&bytes, &schema::MODEL_PROTO, &[TRAINING_INFO, CONFIGURATION])?;
+fn load(bytes: Bytes, files: ExternalFiles, options: &ReadOptions) -> Result<Loaded, ProtoError> {
+    let limit = options.memory.unwrap_or_else(|| scan::limit(&bytes));
+    let found = scan::scan(&bytes, limit, &schema::MODEL_PROTO, &[TRAINING_INFO, CONFIGURATION])?;
     let proto = pb::ModelProto::decode(bytes.clone()).map_err(|e| ProtoError::Decode(e.to_string()))?;
     let mut model = import::model(proto, files)?;
     model.opaque = found.opaque.into_iter().map(|(number, range)| (number, bytes.slice(range))).collect();

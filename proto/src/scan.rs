@@ -56,10 +56,19 @@ const MAX_AMPLIFICATION: u64 = 64;
 /// Decoded bytes allowed in any case.
 const FREE: u64 = 4 << 20;
 
-/// Scans `bytes` as `root`. Fields of the root in `opaque` are located; what is unknown inside them is not noted, because
+/// Bytes that the decoded messages of a file may take.
+pub(crate) fn limit(bytes: &[u8]) -> u64 {
+    MAX_AMPLIFICATION.saturating_mul(bytes.len() as u64).saturating_add(FREE)
+}
+
+/// Scans `bytes` as `root`. `limit` bounds what the decoded messages take. Fields of the root in `opaque` are located; what is unknown inside them is not noted, because
 /// they are passed through as they are.
-pub(crate) fn scan(bytes: &[u8], root: &'static Message, opaque: &[u32]) -> Result<Found, ProtoError> {
-    let limit = MAX_AMPLIFICATION.saturating_mul(bytes.len() as u64).saturating_add(FREE);
+pub(crate) fn scan(
+    bytes: &[u8],
+    limit: u64,
+    root: &'static Message,
+    opaque: &[u32],
+) -> Result<Found, ProtoError> {
     let mut scan = Scan { bytes, at: 0, cost: 0, limit, noting: true, found: Found::default() };
     scan.message(root, bytes.len(), 0, opaque)?;
     Ok(scan.found)

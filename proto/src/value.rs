@@ -83,7 +83,7 @@ pub fn value_from_bytes(bytes: Bytes, ty: Option<&Type>) -> Result<TestValue, Pr
 }
 
 fn decode<M: Message + Default>(bytes: Bytes, schema: &'static scan::Message) -> Result<M, ProtoError> {
-    let found = scan::scan(&bytes, schema, &[])?;
+    let found = scan::scan(&bytes, scan::limit(&bytes), schema, &[])?;
     if let Some(((message, number), _)) = found.unknown.first_key_value() {
         let what = format!("field {number} of {message}");
         return Err(ProtoError::Value { what, expected: schema.name });

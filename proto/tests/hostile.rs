@@ -199,6 +199,23 @@ fn deep_nesting_is_refused() {
     assert!(error.contains("nested deeper than 96 messages"), "{error}");
 }
 
+/// The deepest nesting that is allowed: 31 graphs in one another, in a thread with a usual stack.
+#[test]
+fn nesting_up_to_the_limit_is_read_and_written() {
+    let mut inner = common::graph(vec![common::node("Neg", &["a"], &["r0"])], &[], &["r0"]);
+    for level in 1..31 {
+        let mut choice = common::node("If", &["a"], &[&format!("r{level}")]);
+        choice.attribute.push(common::graph_attribute("then_branch", inner));
+        inner = common::graph(vec![choice], &[], &[&format!("r{level}")]);
+    }
+    inner.input.push(common::info("a", &[2]));
+    inner.output.clear();
+    let bytes = common::encode(&common::model(inner));
+    let model = read(bytes.to_vec()).expect("it reads");
+    assert_eq!(model.graph_ids().len(), 31);
+    assert!(onnxq_proto::to_bytes(&model).expect("it writes") == bytes);
+}
+
 #[test]
 fn lies_and_nonsense_on_the_wire_are_refused() {
     let cases: Vec<(Vec<u8>, &str)> = vec![
@@ -230,6 +247,14 @@ fn files_that_decode_to_far_more_than_they_are_get_refused() {
     for graph in [many(1), many(5), many(11), field(1, &many(5))] {
         let Err(error) = read(field(7, &graph)) else { panic!("too much was read") };
         assert!(error.contains("bytes of memory: refused"), "{error}");
+    }
+    // A caller may set the limit.
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("m.onnx");
+    std::fs::write(&path, &seeds()[1]).expect("it writes");
+    for (memory, reads) in [(1000, false), (100_000, true)] {
+        let options = onnxq_proto::ReadOptions { memory: Some(memory) };
+        assert_eq!(onnxq_proto::read(&path, &options).is_ok(), reads);
     }
 }
 

@@ -69,8 +69,9 @@ impl Importer {
         proto: &mut pb::TensorProto,
     ) -> Result<Tensor, TensorProblem> {
         let entries = pairs(std::mem::take(&mut proto.external_data));
+        // Of two entries of one key the last one holds, as it does for the onnx package.
         let entry =
-            |key: &str| entries.iter().find(|(found, _)| found == key).map(|(_, value)| value.as_str());
+            |key: &str| entries.iter().rfind(|(found, _)| found == key).map(|(_, value)| value.as_str());
         let file = entry("location").unwrap_or_default().to_string();
         let slice = self.external_slice(dtype, &dims, &file, entry("offset"), entry("length"));
         let bytes = match slice {
