@@ -5,22 +5,9 @@ use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
-use memmap2::Mmap;
 
 use crate::error::ExternalProblem;
-
-/// Maps a whole file. An empty one needs no map.
-///
-/// The map is private and read-only. If another program truncates the file while it is mapped, reading it stops this
-/// program, as it would any other that maps files.
-pub(crate) fn map(file: &File) -> std::io::Result<Bytes> {
-    if file.metadata()?.len() == 0 {
-        return Ok(Bytes::new());
-    }
-    // SAFETY: the slice is only read; that nobody truncates or rewrites the file meanwhile is the contract above.
-    let map = unsafe { Mmap::map(file)? };
-    Ok(Bytes::from_owner(map))
-}
+use crate::mapped;
 
 /// The external files of one model.
 pub(crate) struct ExternalFiles {
@@ -71,7 +58,7 @@ impl ExternalFiles {
         if !real.metadata().map_err(io)?.is_file() {
             return Err(ExternalProblem::NotAFile);
         }
-        let mapped = File::open(&real).and_then(|file| map(&file)).map_err(|error| error.to_string());
+        let mapped = File::open(&real).and_then(mapped::map).map_err(|error| error.to_string());
         self.mapped.insert(location.to_string(), mapped.clone());
         mapped.map_err(ExternalProblem::Io)
     }

@@ -36,6 +36,7 @@ mod external;
 #[allow(missing_docs, clippy::all)]
 mod generated;
 mod import;
+mod mapped;
 mod read;
 mod scan;
 #[rustfmt::skip]

@@ -8,8 +8,8 @@ use ir::Model;
 use prost::Message;
 
 use crate::error::ProtoError;
-use crate::external::{self, ExternalFiles};
-use crate::{generated as pb, import, scan, schema};
+use crate::external::ExternalFiles;
+use crate::{generated as pb, import, mapped, scan, schema};
 
 /// How to read.
 #[derive(Clone, Debug, Default)]
@@ -44,7 +44,7 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<Loaded, ProtoError> {
     if path.metadata().map_err(io)?.is_dir() {
         return Err(io(std::io::ErrorKind::IsADirectory.into()));
     }
-    let bytes = external::map(&File::open(path).map_err(io)?).map_err(io)?;
+    let bytes = File::open(path).and_then(mapped::map).map_err(io)?;
     load(bytes, ExternalFiles::new(Some(folder), Some(path)), options)
 }
 

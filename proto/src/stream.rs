@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use bytes::buf::UninitSlice;
 use bytes::{Buf, BufMut};
 
+use crate::mapped::write_slice;
+
 /// Bytes gathered before a write.
 const GATHER: usize = 1 << 18;
 
@@ -73,7 +75,7 @@ unsafe impl BufMut for FileBuf<'_> {
         }
         if bytes.len() >= GATHER {
             if self.error.is_none() {
-                self.error = self.file.write_all(bytes).err();
+                self.error = write_slice(self.file, bytes).err();
             }
         } else {
             self.gathered[self.filled..self.filled + bytes.len()].copy_from_slice(bytes);

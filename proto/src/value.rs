@@ -12,7 +12,7 @@ use prost::Message;
 use crate::error::ProtoError;
 use crate::export::{Exporter, Placement, Placer};
 use crate::import::Importer;
-use crate::{external, generated as pb, scan, schema};
+use crate::{generated as pb, mapped, scan, schema};
 
 /// A value of any type.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,7 +59,7 @@ const OPTIONAL: i32 = pb::sequence_proto::DataType::Optional as i32;
 /// Reads a value of the type that the model declares; a tensor if none is given.
 pub fn read_value(path: &Path, ty: Option<&Type>) -> Result<TestValue, ProtoError> {
     let io = |source| ProtoError::Io { path: path.to_path_buf(), source };
-    let bytes = std::fs::File::open(path).and_then(|file| external::map(&file)).map_err(io)?;
+    let bytes = std::fs::File::open(path).and_then(mapped::map).map_err(io)?;
     value_from_bytes(bytes, ty)
 }
 

@@ -1,7 +1,7 @@
 //! Writing a file.
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use bytes::BufMut;
@@ -13,6 +13,7 @@ use tempfile::NamedTempFile;
 use crate::error::ProtoError;
 use crate::export::{Chunk, Exporter, Placement, Placer};
 use crate::generated as pb;
+use crate::mapped::write_slice;
 use crate::read::CONFIGURATION;
 use crate::stream::FileBuf;
 
@@ -153,7 +154,7 @@ fn write_chunks(file: &mut File, chunks: &[Chunk]) -> io::Result<()> {
             // Leaves a hole, which reads as zeros.
             file.seek(SeekFrom::Start(chunk.offset))?;
         }
-        file.write_all(&chunk.bytes)?;
+        write_slice(file, &chunk.bytes)?;
         at = chunk.offset + chunk.bytes.len() as u64;
     }
     Ok(())

@@ -232,3 +232,50 @@ fn tensors_inside_attributes_and_inner_graphs_go_out_too() {
     let constant = graph.op(graph.ops()[0]).attrs.tensor("value").expect("a tensor");
     assert_eq!(constant.to_vec::<f32>().unwrap(), [1.0, 2.0, 3.0]);
 }
+
+/// Files over 16 MiB stay open while they are mapped, and slices of them are copied from file to file.
+#[test]
+fn large_files_come_through_unchanged() {
+    let outer = folder();
+    let elements = (20 << 20) / 4;
+    let bytes: Vec<u8> =
+        (0..elements as u32).flat_map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    fs::write(outer.path().join("m/large.bin"), &bytes).unwrap();
+    let half = (bytes.len() / 2).to_string();
+    let tensors = vec![
+        // At an odd address, to the end, and small: each takes another way.
+        external("odd", &[elements / 2 - 1], "large.bin", "3", ""),
+        external("end", &[elements / 2], "large.bin", &half, &half),
+        external("small", &[3], "large.bin", "8", ""),
+    ];
+    let model = read(outer.path(), tensors).expect("it reads");
+    let slice = |from: usize, length: usize| &bytes[from..from + length];
+    let expected = [
+        ("odd", slice(3, bytes.len() / 2 - 4)),
+        ("end", slice(bytes.len() / 2, bytes.len() / 2)),
+        ("small", slice(8, 12)),
+    ];
+    let path = outer.path().join("m/model.onnx");
+    let mut model = model;
+    // Beside itself, over itself, into the model file, over that, and out again.
+    for layout in [
+        Layout::AsRead,
+        Layout::AsRead,
+        Layout::Inline,
+        Layout::AsRead,
+        Layout::External(External::default()),
+    ] {
+        onnxq_proto::write(&model, &path, &WriteOptions { layout, ..Default::default() }).expect("it writes");
+        let again = onnxq_proto::read(&path, &Default::default()).expect("it reads again").model;
+        for model in [&model, &again] {
+            let graph = model.main();
+            for (name, bytes) in expected {
+                assert!(
+                    graph.constant(graph.find(name).expect(name)).expect(name).bytes() == bytes,
+                    "{name}"
+                );
+            }
+        }
+        model = again;
+    }
+}
