@@ -159,12 +159,10 @@ fn sizes(inputs: &[Option<Tensor>]) -> Vec<String> {
 
 #[test]
 fn bent_operators_never_panic() {
-    std::panic::set_hook(Box::new(|_| {}));
     let mut failures = Vec::new();
     for case in cases::read(include_str!("data/contrib.jsonl")) {
         failures.extend((0..60).filter_map(|seed| bend(&case, seed * 7919 + 17).err()));
     }
-    let _ = std::panic::take_hook();
     assert!(failures.is_empty(), "{} panics:\n{}", failures.len(), failures.join("\n"));
 }
 
