@@ -197,15 +197,14 @@ impl Tensor {
     }
 }
 
-/// Product of sizes, checked.
+/// Product of sizes, checked. What multiplies to more than `isize::MAX` without its zeros is refused although a zero makes
+/// the tensor empty: so no product of some of a tensor's sizes ever overflows.
 pub fn checked_elements(dims: &[usize]) -> Result<usize, TensorError> {
-    // A zero anywhere makes the tensor empty, whatever the others multiply to.
-    if dims.contains(&0) {
-        return Ok(0);
+    let product = dims.iter().try_fold(1usize, |product, &size| product.checked_mul(size.max(1)));
+    match product.filter(|&product| isize::try_from(product).is_ok()) {
+        Some(product) => Ok(if dims.contains(&0) { 0 } else { product }),
+        None => Err(TensorError::Overflow(dims.to_vec())),
     }
-    dims.iter()
-        .try_fold(1usize, |product, &size| product.checked_mul(size))
-        .ok_or_else(|| TensorError::Overflow(dims.to_vec()))
 }
 
 /// A native number that a tensor can hold.

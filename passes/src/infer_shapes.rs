@@ -32,9 +32,9 @@ impl Pass for InferShapes {
         let mut changes = Changes::default();
         for graph in model.graph_ids() {
             for value in model.graph(graph).values().collect::<Vec<_>>() {
-                let Some(ty) = inferred.ty(graph, value) else { continue };
-                if wanted(model, graph, value, ty) {
-                    model.graph_mut(graph).value_mut(value).ty = Some(ty.clone());
+                let Some(ty) = inferred.written_type(graph, value) else { continue };
+                if wanted(model, graph, value, &ty) {
+                    model.graph_mut(graph).value_mut(value).ty = Some(ty);
                     changes.notes += 1;
                 }
             }

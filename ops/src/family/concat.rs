@@ -85,15 +85,10 @@ pub(super) fn join(cx: &EvalCx, parts: &[&Tensor], axis: usize) -> Result<Tensor
         dims[axis] = total.ok_or_else(unequal)?;
     }
     cx.reserve(first.dtype(), &dims)?;
-    let outer: usize = dims[..axis].iter().product();
+    let rows: usize = dims[..axis].iter().product();
     let inner: usize = dims[axis + 1..].iter().product();
-    let picks = (0..outer).flat_map(|row| {
-        parts.iter().enumerate().flat_map(move |(source, part)| {
-            let run = part.dims()[axis] * inner;
-            (row * run..(row + 1) * run).map(move |at| (source, at))
-        })
-    });
-    movement::pick(parts, &dims, picks).map_err(|error| cx.tensor_error(error))
+    let runs: Vec<usize> = parts.iter().map(|part| part.dims()[axis] * inner).collect();
+    movement::weave(parts, &dims, rows, &runs).map_err(|error| cx.tensor_error(error))
 }
 
 // ---- Split -----------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use ir::{Attrs, Dim, Graph, GraphId, Model, Op, OpId, Role, Shape, Type, TypeKind, ValueId};
+use ir::{Attrs, Dim, Function, Graph, GraphId, Model, Op, OpId, Role, Shape, Type, TypeKind, ValueId};
 use smallvec::SmallVec;
 
 use crate::error::{OpError, Result};
@@ -17,6 +17,9 @@ use crate::value::Value;
 
 /// How deep bodies and calls may nest.
 const DEPTH_LIMIT: usize = 64;
+
+/// The number of the path without calls of functions.
+const MAIN: usize = 0;
 
 /// What inference is told beside the model.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +64,11 @@ impl Inferred {
         self.graphs.get(&graph)?.get(value.index())
     }
 
+    /// The inferred type of a value as a file writes it: a size that is a name alone is that name.
+    pub fn written_type(&self, graph: GraphId, value: ValueId) -> Option<Type> {
+        self.ty(graph, value).map(|ty| map_dims(ty, &sym::plain))
+    }
+
     /// The inferred type of a value.
     pub fn ty(&self, graph: GraphId, value: ValueId) -> Option<&Type> {
         self.known(graph, value)?.ty.as_ref()
@@ -77,7 +85,10 @@ pub fn infer_model(model: &Model, options: &Options) -> Inferred {
         seen: BTreeSet::new(),
         captured: HashMap::new(),
         symbols: HashMap::new(),
+        functions: functions(model),
         calls: Vec::new(),
+        paths: HashMap::new(),
+        path: MAIN,
         depth: 0,
         steps: ops.saturating_mul(20).saturating_add(1_000_000),
     };
@@ -99,10 +110,14 @@ struct Walker<'a> {
     seen: BTreeSet<Issue>,
     /// What is known about captured values of the bodies that are being walked.
     captured: HashMap<(GraphId, ValueId), Known>,
-    /// New symbols, and the value that each was made for.
-    symbols: HashMap<String, Option<(GraphId, ValueId)>>,
+    /// Prefixes of new names of sizes, each with the value that it was made for; none for those that the file uses.
+    symbols: HashMap<String, Option<(usize, GraphId, ValueId)>>,
+    functions: HashMap<(&'a str, &'a str, &'a str), &'a Function>,
     /// Attributes of the function calls that lead here, innermost last.
     calls: Vec<Attrs>,
+    /// Numbers of the chains of function calls: a size in a function's body is another one in each call.
+    paths: HashMap<(usize, GraphId, OpId), usize>,
+    path: usize,
     depth: usize,
     /// Operators that may still be visited: calls of functions that call functions can grow exponentially.
     steps: usize,
@@ -119,8 +134,11 @@ impl Walker<'_> {
 
     fn claim_symbols(&mut self, ty: Option<&Type>) {
         for dim in ty.and_then(Type::shape).into_iter().flat_map(|shape| &shape.dims) {
-            if let Dim::Symbol(name) = dim {
-                self.symbols.insert(name.to_string(), None);
+            // New names are a prefix, an underscore and one word.
+            if let Dim::Symbol(name) = dim
+                && let Some((prefix, _)) = name.rsplit_once('_')
+            {
+                self.symbols.insert(prefix.to_string(), None);
             }
         }
     }
@@ -132,7 +150,7 @@ impl Walker<'_> {
         let plain = plain.trim_matches('_');
         let letter = plain.starts_with(|c: char| c.is_ascii_alphabetic());
         let plain = if letter { plain.to_string() } else { format!("d_{plain}") };
-        let owner = Some((graph, value));
+        let owner = Some((self.path, graph, value));
         let mut candidate = plain.clone();
         let mut number = 1;
         while *self.symbols.entry(candidate.clone()).or_insert(owner) != owner {
@@ -169,7 +187,7 @@ impl Walker<'_> {
         self.depth -= 1;
         result?;
         let outputs = graph.outputs().iter().map(|output| table[output.index()].clone()).collect();
-        if self.calls.is_empty() {
+        if self.path == MAIN {
             self.inferred.graphs.insert(id, table);
         }
         Ok(outputs)
@@ -183,15 +201,18 @@ impl Walker<'_> {
             given.or(held.ty.as_ref()).map(|ty| if main { ty.clone() } else { without_symbols(ty) });
         // A default of an input may be replaced in any run: only its type is sure, and not even its shape's symbols.
         let Some(declared) = declared.map(|ty| quote_symbols(&ty)) else { return known };
-        known.ty = self.settle(id, "", value, known.ty.take(), Some(declared));
+        known.ty = self.settle(id, None, value, known.ty.take(), Some(declared));
+        if main {
+            self.name_sizes(id, value, &mut known);
+        }
         known
     }
 
     /// The better of an inferred and a declared type; lists a contradiction.
-    fn settle(
+    fn settle<'o>(
         &mut self,
         id: GraphId,
-        op: &str,
+        op: impl Into<Option<&'o Op>>,
         value: ValueId,
         inferred: Option<Type>,
         declared: Option<Type>,
@@ -205,9 +226,22 @@ impl Walker<'_> {
             let what =
                 format!("declared {}, inferred {}", shape::show_type(&declared), shape::show_type(&inferred));
             let name = self.model.graph(id).value(value).name().to_string();
-            self.issue(id, op, &name, |place| Issue::Contradiction(place, what));
+            let op = op.into().map(Op::to_string).unwrap_or_default();
+            self.issue(id, &op, &name, |place| Issue::Contradiction(place, what));
         }
         Some(merged.unwrap_or(inferred))
+    }
+
+    /// Gives the sizes of a tensor of which nothing is known names of their own, so that they can be compared further down.
+    fn name_sizes(&mut self, id: GraphId, value: ValueId, known: &mut Known) {
+        let Some(Type { kind: TypeKind::Tensor(tensor), .. }) = &mut known.ty else { return };
+        let Some(shape) = tensor.shape.as_mut().filter(|shape| shape.dims.contains(&Dim::Unknown)) else { return };
+        let prefix = self.unique(id, value);
+        for (axis, dim) in shape.dims.iter_mut().enumerate() {
+            if *dim == Dim::Unknown {
+                *dim = Dim::Symbol(format!("{prefix}_d{axis}").into());
+            }
+        }
     }
 
     fn ops(
@@ -244,7 +278,8 @@ impl Walker<'_> {
                 let declared = graph.value(value).ty.as_ref();
                 let declared =
                     if self.depth > 1 { declared.map(without_symbols) } else { declared.map(quote_symbols) };
-                known.ty = self.settle(id, &op.to_string(), value, known.ty.take(), declared);
+                known.ty = self.settle(id, op, value, known.ty.take(), declared);
+                self.name_sizes(id, value, &mut known);
                 table[value.index()] = known;
             }
         }
@@ -270,12 +305,17 @@ impl Walker<'_> {
                 self.captured.insert((inner, value), table[outer.index()].clone());
             }
         }
-        if let Some(function) = self.model.function(&op.kind.domain, &op.kind.name, &op.kind.overload) {
+        let key = (op.kind.domain(), &*op.kind.name, &*op.kind.overload);
+        if let Some(&function) = self.functions.get(&key) {
             let mut attrs = function.defaults.clone();
             op.attrs.iter().for_each(|attr| attrs.set(&attr.name, attr.value.clone()));
             self.calls.push(attrs);
             let known = inputs.iter().map(|known| known.cloned().unwrap_or_default()).collect();
+            let next = self.paths.len() + 1;
+            let path = *self.paths.entry((self.path, id, at)).or_insert(next);
+            let outer = std::mem::replace(&mut self.path, path);
             let result = self.graph(function.graph, known);
+            self.path = outer;
             self.calls.pop();
             return result.map_err(|source| OpError::Body { op: op.to_string(), source: Box::new(source) });
         }
@@ -303,6 +343,14 @@ impl Walker<'_> {
         let call = self.calls.last()?;
         crate::eval::resolve_references(op, call)
     }
+}
+
+fn functions(model: &Model) -> HashMap<(&str, &str, &str), &Function> {
+    // Of two functions of one name the first counts.
+    model.functions.iter().rev().map(|function| {
+        let domain = ir::canonical_domain(&function.domain);
+        ((domain, function.name.as_str(), function.overload.as_str()), function)
+    }).collect()
 }
 
 impl Bodies for Walker<'_> {

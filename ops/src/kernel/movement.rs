@@ -121,6 +121,30 @@ pub fn take_blocks(
     Tensor::new(source.dtype(), dims, out)
 }
 
+/// Tensors of one type woven together: `rows` times, `runs[i]` elements of each source `i` in turn.
+pub fn weave(sources: &[&Tensor], dims: &[usize], rows: usize, runs: &[usize]) -> Result<Tensor, TensorError> {
+    let Some(first) = sources.first() else { return Err(out_of_range(dims)) };
+    let dtype = first.dtype();
+    let width = dtype.bits() / 8;
+    let elements = ir::checked_elements(dims)?;
+    if dtype.bits() % 8 != 0 || width == 0 || elements == 0 {
+        let picks = (0..rows).flat_map(|row| {
+            let one = move |(source, &run): (usize, &usize)| (row * run..(row + 1) * run).map(move |at| (source, at));
+            runs.iter().enumerate().flat_map(one)
+        });
+        return pick(sources, dims, picks);
+    }
+    let mut out = Vec::with_capacity(elements.checked_mul(width).ok_or_else(|| out_of_range(dims))?);
+    for row in 0..rows {
+        for (source, &run) in sources.iter().zip(runs) {
+            let run = run.checked_mul(width).ok_or_else(|| out_of_range(dims))?;
+            let bytes = source.bytes().get(row * run..(row + 1) * run).filter(|_| source.dtype() == dtype);
+            out.extend_from_slice(bytes.ok_or_else(|| out_of_range(dims))?);
+        }
+    }
+    Tensor::new(dtype, dims, out)
+}
+
 /// The indices of the elements of a strided view of sizes `dims`, in row-major order: element `i` stands at
 /// `offset + sum(i[k] * strides[k])`. The caller makes sure that every index lies in the tensor.
 pub fn strided(dims: &[usize], offset: isize, strides: &[isize]) -> impl Iterator<Item = usize> + use<> {
