@@ -28,6 +28,9 @@ fn rules_answer_or_refuse() {
     for rule in ops::rules().filter(|rule| only.as_ref().is_none_or(|only| rule.op().name == only)) {
         let name = format!("{} {:?}", rule.op(), rule.opsets());
         let mut random = Random::new(&name);
+        if only.is_some() || rounds > ROUNDS {
+            eprintln!("{name}");
+        }
         for round in 0..rounds {
             let case = Case::new(&mut random, rule);
             let start = Instant::now();

@@ -35,11 +35,7 @@ fn sizes_follow_names() {
          b = Flatten <axis = 2> (x)
          c = Concat <axis = 1> (x, x)
          y = MatMul (c, c)",
-        &[
-            ("a", "float [64, batch, seq]"),
-            ("b", "float [batch*seq, 64]"),
-            ("c", "float [batch, 2*seq, 64]"),
-        ],
+        &[("a", "float [64, batch, seq]"), ("b", "float [batch*seq, 64]"), ("c", "float [batch, 2*seq, 64]")],
     );
 }
 

@@ -256,6 +256,9 @@ fn mean_eval(cx: &EvalCx) -> Result<Outputs> {
     let first = cx.tensor(0)?;
     let (mut dims, mut sum) = (first.dims().to_vec(), cx.f64s(0)?);
     for at in 1..cx.input_count() {
+        if cx.tensor(at)?.dtype() != first.dtype() {
+            return Err(cx.wrong_input(at, &format!("element type {}", first.dtype())));
+        }
         let next = cx.f64s(at)?;
         let sizes = cx.tensor(at)?.dims();
         let joined = shape::broadcast_sizes(&dims, sizes)

@@ -111,7 +111,7 @@ fn even_parts(size: usize, parts: usize, last_may_be_smaller: bool) -> Option<Ve
 fn split_infer(cx: &mut InferCx) -> Result<()> {
     cx.need(0)?;
     let count = cx.output_count();
-    if let Some(wanted) = cx.attrs().opt_int("num_outputs")?
+    if let Some(wanted) = cx.attrs().opt_int("num_outputs")?.filter(|_| cx.opset() >= 18)
         && usize::try_from(wanted).ok() != Some(count)
     {
         return Err(cx.attrs().wrong("num_outputs", &count.to_string(), &wanted.to_string()));

@@ -107,6 +107,9 @@ fn constant_of_shape_infer(cx: &mut InferCx) -> Result<()> {
 
 fn constant_of_shape(cx: &EvalCx) -> Result<Outputs> {
     let value = filler(cx.attrs())?;
+    if cx.tensor(0)?.rank() != 1 {
+        return Err(cx.wrong_input(0, "a tensor of rank 1"));
+    }
     let dims = sizes_at(cx, 0)?;
     let elements = cx.reserve(value.dtype(), &dims)?;
     cx.give(movement::take(&value, &dims, std::iter::repeat_n(0, elements)))

@@ -125,9 +125,10 @@ impl<'a> InferCx<'a> {
     }
 
     /// Adds the contents of output `at`, whose type was set before: one entry for each element, row-major. Ignored where
-    /// the shape is not known, too large, or of another size.
-    pub fn set_contents(&mut self, at: usize, contents: Vec<Dim>) {
+    /// the shape is not known, too large, or of another size. What the element type does not hold exactly is forgotten.
+    pub fn set_contents(&mut self, at: usize, mut contents: Vec<Dim>) {
         let Some(output) = self.outputs.get_mut(at) else { return };
+        contents.iter_mut().filter(|dim| !holds(output.dtype(), dim)).for_each(|dim| *dim = Dim::Unknown);
         let elements = output.ty.as_ref().and_then(|ty| ty.shape()?.elements());
         let useful = contents.iter().any(|dim| *dim != Dim::Unknown);
         if elements == Some(contents.len()) && contents.len() <= CONTENTS_LIMIT && useful {
@@ -136,11 +137,10 @@ impl<'a> InferCx<'a> {
     }
 
     /// Contents of output `at`, an element-by-element function of inputs 0 to `count` under broadcasting. The output's type
-    /// was set before. Floats that may not hold whole numbers are left out: they have no contents.
+    /// was set before.
     pub fn combine_contents(&mut self, at: usize, count: usize, f: impl Fn(&Dim, &Dim) -> Dim) {
         let Some(known) = self.outputs.get(at) else { return };
         let Some(dims) = known.ty.as_ref().and_then(|ty| ty.shape()?.known()) else { return };
-        let float = known.dtype().is_none_or(DType::is_float);
         let mut result: Option<Vec<Dim>> = None;
         for input in 0..count {
             let (Some(contents), Some(known)) = (self.contents(input), self.input(input)) else { return };
@@ -151,8 +151,7 @@ impl<'a> InferCx<'a> {
                 Some(sofar) => sofar.iter().zip(&spread).map(|(a, b)| f(a, b)).collect(),
             });
         }
-        let exact = |dim: &Dim| !float || !matches!(dim, Dim::Known(v) if v.unsigned_abs() > 1 << 24);
-        if let Some(contents) = result.filter(|contents| contents.iter().all(exact)) {
+        if let Some(contents) = result {
             self.set_contents(at, contents);
         }
     }
@@ -258,5 +257,27 @@ impl<'a> InferCx<'a> {
     /// The type of a dense tensor of known shape, for rules that build types inside others.
     pub fn tensor_type(dtype: DType, dims: Vec<Dim>) -> Type {
         Type::tensor(dtype, Some(Shape::new(dims)))
+    }
+}
+
+/// Whether an element type holds a number exactly. Sizes that are not numbers are taken to fit the wide types, as they do
+/// in every model that runs; in narrow ones they may wrap.
+fn holds(dtype: Option<DType>, dim: &Dim) -> bool {
+    match (dtype, dim) {
+        (None, _) | (_, Dim::Unknown) => false,
+        (Some(DType::I64 | DType::I32 | DType::F32 | DType::F64), Dim::Symbol(_)) => true,
+        (_, Dim::Symbol(_)) => false,
+        (Some(DType::F64), Dim::Known(v)) => v.unsigned_abs() <= 1 << 53,
+        (Some(DType::F32), Dim::Known(v)) => v.unsigned_abs() <= 1 << 24,
+        (Some(DType::F16), Dim::Known(v)) => v.unsigned_abs() <= 1 << 11,
+        (Some(DType::BF16), Dim::Known(v)) => v.unsigned_abs() <= 1 << 8,
+        (Some(dtype), Dim::Known(v)) => match dtype.class() {
+            ir::Class::Bool => (0..=1).contains(v),
+            ir::Class::Unsigned if dtype.bits() < 64 => *v >= 0 && v >> dtype.bits() == 0,
+            ir::Class::Unsigned => *v >= 0,
+            ir::Class::Signed if dtype.bits() < 64 => matches!(v >> (dtype.bits() - 1), 0 | -1),
+            ir::Class::Signed => true,
+            _ => false,
+        },
     }
 }

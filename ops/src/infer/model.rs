@@ -235,7 +235,9 @@ impl Walker<'_> {
     /// Gives the sizes of a tensor of which nothing is known names of their own, so that they can be compared further down.
     fn name_sizes(&mut self, id: GraphId, value: ValueId, known: &mut Known) {
         let Some(Type { kind: TypeKind::Tensor(tensor), .. }) = &mut known.ty else { return };
-        let Some(shape) = tensor.shape.as_mut().filter(|shape| shape.dims.contains(&Dim::Unknown)) else { return };
+        let Some(shape) = tensor.shape.as_mut().filter(|shape| shape.dims.contains(&Dim::Unknown)) else {
+            return;
+        };
         let prefix = self.unique(id, value);
         for (axis, dim) in shape.dims.iter_mut().enumerate() {
             if *dim == Dim::Unknown {
@@ -347,10 +349,15 @@ impl Walker<'_> {
 
 fn functions(model: &Model) -> HashMap<(&str, &str, &str), &Function> {
     // Of two functions of one name the first counts.
-    model.functions.iter().rev().map(|function| {
-        let domain = ir::canonical_domain(&function.domain);
-        ((domain, function.name.as_str(), function.overload.as_str()), function)
-    }).collect()
+    model
+        .functions
+        .iter()
+        .rev()
+        .map(|function| {
+            let domain = ir::canonical_domain(&function.domain);
+            ((domain, function.name.as_str(), function.overload.as_str()), function)
+        })
+        .collect()
 }
 
 impl Bodies for Walker<'_> {

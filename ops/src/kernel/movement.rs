@@ -122,14 +122,21 @@ pub fn take_blocks(
 }
 
 /// Tensors of one type woven together: `rows` times, `runs[i]` elements of each source `i` in turn.
-pub fn weave(sources: &[&Tensor], dims: &[usize], rows: usize, runs: &[usize]) -> Result<Tensor, TensorError> {
+pub fn weave(
+    sources: &[&Tensor],
+    dims: &[usize],
+    rows: usize,
+    runs: &[usize],
+) -> Result<Tensor, TensorError> {
     let Some(first) = sources.first() else { return Err(out_of_range(dims)) };
     let dtype = first.dtype();
     let width = dtype.bits() / 8;
     let elements = ir::checked_elements(dims)?;
     if dtype.bits() % 8 != 0 || width == 0 || elements == 0 {
         let picks = (0..rows).flat_map(|row| {
-            let one = move |(source, &run): (usize, &usize)| (row * run..(row + 1) * run).map(move |at| (source, at));
+            let one = move |(source, &run): (usize, &usize)| {
+                (row * run..(row + 1) * run).map(move |at| (source, at))
+            };
             runs.iter().enumerate().flat_map(one)
         });
         return pick(sources, dims, picks);
