@@ -99,6 +99,9 @@ impl Fold<'_> {
         let Some(inputs) = self.inputs(scope, op) else { return };
         let at = scope.location(op);
         let freed = freed(scope, op);
+        if let Err(why) = self.affordable(promised(scope, op).saturating_sub(freed)) {
+            return cx.decline("fold", why, at);
+        }
         let results = match self.compute(scope, op, &inputs, freed, cx.evaluator()) {
             Ok(results) => results,
             Err(why) => return cx.decline("fold", why, at),
@@ -118,22 +121,25 @@ impl Fold<'_> {
             }
         }
         let growth = added.saturating_sub(freed);
-        if growth > self.options.max_growth {
-            let limit = self.options.max_growth;
-            return cx.decline(
-                "fold",
-                format!("it would grow the model by {growth} bytes, over {limit}"),
-                at,
-            );
-        }
-        if self.grown.saturating_add(growth) > self.options.max_total_growth {
-            let why = format!("{growth} more bytes would grow the model over max_total_growth");
+        if let Err(why) = self.affordable(growth) {
             return cx.decline("fold", why, at);
         }
         self.carried.extend(carried);
         if !patch.is_empty() && cx.rewrite(model, self.graph, "fold", at, patch) {
             self.grown += growth;
             changes.count("fold");
+        }
+    }
+
+    /// Says why the model may not grow by that many bytes.
+    fn affordable(&self, growth: usize) -> Result<(), String> {
+        let FoldConstants { max_growth, max_total_growth, .. } = self.options;
+        if growth > *max_growth {
+            return Err(format!("it would grow the model by {growth} bytes, over {max_growth}"));
+        }
+        match self.grown.saturating_add(growth) > *max_total_growth {
+            true => Err(format!("{growth} more bytes would grow the model by more than {max_total_growth}")),
+            false => Ok(()),
         }
     }
 
@@ -166,12 +172,8 @@ impl Fold<'_> {
         freed: usize,
         evaluator: Option<&dyn Evaluator>,
     ) -> Result<Vec<ops::Value>, String> {
-        let node = scope.graph().op(op);
-        let mut bytes = freed.saturating_add(self.options.max_growth);
-        if node.attrs.graphs().next().is_some() {
-            // A body holds intermediate values beside its results.
-            bytes = bytes.saturating_mul(4);
-        }
+        // Rules compute in double precision, which takes up to eight times the room; bodies hold values in between.
+        let bytes = freed.saturating_add(self.options.max_growth).saturating_mul(8);
         let budget = Budget::new(bytes, self.options.max_steps);
         let captured = |value: ValueId| self.constant(scope, value);
         match eval_op(scope.model, scope.id, op, inputs, &captured, &budget) {
@@ -204,6 +206,19 @@ fn outside(
     let results = evaluator.eval(scope.model.opsets_of(scope.id), node, &tensors, node.output_count());
     let results = results.map_err(|why| format!("{error}; the evaluator: {why}"))?;
     Ok(results.into_iter().map(ops::Value::Tensor).collect())
+}
+
+/// Bytes of the results, as far as their types tell: what is too large is refused before anything is allocated.
+fn promised(scope: Scope, op: OpId) -> usize {
+    let bytes = |value: ValueId| {
+        let tensor = scope.ty(value)?.as_tensor()?;
+        let sizes = tensor.shape.as_ref()?.known()?;
+        let elements = ir::checked_elements(&sizes).unwrap_or(usize::MAX);
+        // Strings have no fixed size; eight bytes each is less than any of them takes.
+        Some(tensor.dtype?.storage_bytes(elements).unwrap_or(elements.saturating_mul(8)))
+    };
+    let used = scope.op_outputs(op).into_iter().flatten().filter(|&value| scope.is_used(value));
+    used.filter_map(bytes).fold(0, usize::saturating_add)
 }
 
 /// Bytes of the constants that only this operator reads.

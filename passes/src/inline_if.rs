@@ -35,6 +35,11 @@ impl Pass for InlineIf {
         while again {
             again = false;
             for graph in model.graph_ids() {
+                // Not a branch of one that was just replaced.
+                let held = model.graph(graph).parent();
+                if held.is_some_and(|(outer, op)| !model.graph(outer).is_live(op)) {
+                    continue;
+                }
                 for op in model.graph(graph).ops() {
                     if model.graph(graph).is_live(op) && model.graph(graph).op(op).kind.is("If") {
                         again |= choose(model, graph, op, cx, &mut changes)?;

@@ -73,6 +73,9 @@ impl Normalize {
                 cx.decline("fix_input", why, at);
             } else if cx.spend("fix_input", at) {
                 model.main_mut().fix_input(value);
+                if !model.main().is_output(value) {
+                    model.main_mut().value_mut(value).ty = None;
+                }
                 changes.count("fix_input");
             }
         }

@@ -79,7 +79,8 @@ pub fn fresh_name(model: &mut Model, graph: GraphId, hint: &str) -> Arc<str> {
 
 fn fresh_beside(model: &mut Model, graph: GraphId, ignored: Option<GraphId>, hint: &str) -> Arc<str> {
     let mut ids = model.graph_ids();
-    ids.retain(|&id| id != graph && Some(id) != ignored);
+    // Graphs inside of the ignored one never shadowed its names, and only know them as captured.
+    ids.retain(|&id| id != graph && !ignored.is_some_and(|ignored| is_inside(model, id, ignored)));
     let mut hint = hint.to_string();
     loop {
         let name = model.graph_mut(graph).fresh_name(&hint);
@@ -89,6 +90,17 @@ fn fresh_beside(model: &mut Model, graph: GraphId, ignored: Option<GraphId>, hin
         // Taken in another graph: count on from a longer name.
         hint = format!("{name}_1");
     }
+}
+
+fn is_inside(model: &Model, graph: GraphId, outer: GraphId) -> bool {
+    let mut id = graph;
+    while id != outer {
+        match model.graph(id).parent() {
+            Some((parent, _)) => id = parent,
+            None => return false,
+        }
+    }
+    true
 }
 
 fn move_op(

@@ -108,7 +108,7 @@ impl Failure {
     pub fn reproducer(&self, model: &str) -> String {
         let fuel = self.fuel.map_or_else(String::new, |fuel| format!(" --fuel {fuel}"));
         let passes = self.passes.join(",");
-        format!("onnxq opt {model} -o /dev/null --verify-each{fuel} --passes '{passes}'")
+        format!("onnxq opt {model} -o out.onnx --verify-each{fuel} --passes '{passes}'")
     }
 }
 

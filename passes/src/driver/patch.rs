@@ -279,7 +279,12 @@ impl Work<'_> {
             }
             Edit::Fold { value, data } => {
                 self.touched.idle.extend(self.graph().producer(value).map(|(op, _)| op));
-                self.graph_mut().make_constant(value, data);
+                let graph = self.graph_mut();
+                graph.make_constant(value, data);
+                if !graph.is_output(value) {
+                    // A constant's data say all that its type could.
+                    graph.value_mut(value).ty = None;
+                }
                 self.touched.values.push(value);
             }
             Edit::Inputs { op, inputs } => {
