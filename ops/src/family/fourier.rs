@@ -93,7 +93,8 @@ fn dft<T: Real>(cx: &EvalCx) -> Result<Outputs> {
     let out_parts = if real_output { 1 } else { 2 };
     out_dims[dims.len() - 1] = out_parts;
     let mut y = vec![T::zero(); cx.reserve(x.dtype(), &out_dims)?];
-    cx.reserve(DType::C128, &[n, 3])?;
+    // A long odd length takes several buffers of up to four times its size.
+    cx.reserve(DType::C128, &[n, 16])?;
     let data = reals::<T>(cx, 0)?;
     let inner = strides(dims)[axis] / parts;
     let outer: usize = dims[..axis].iter().product();

@@ -60,12 +60,19 @@ pub struct Axis {
 }
 
 impl Axis {
+    /// The kernel indices of window `at` whose position, counted from the start of the leading pad, lies in `from..to`.
+    /// Found by division: a kernel may be far larger than what it meets.
+    fn inside(self, at: usize, from: usize, to: usize) -> std::ops::Range<usize> {
+        let start = at * self.stride;
+        let reached =
+            |position: usize| position.saturating_sub(start).div_ceil(self.dilation).min(self.kernel);
+        reached(from)..reached(to)
+    }
+
     /// Input positions of window `at`: `(kernel index, input index)` for those inside the input.
     pub fn taps(self, at: usize) -> impl Iterator<Item = (usize, usize)> {
-        (0..self.kernel).filter_map(move |k| {
-            let position = (at * self.stride + k * self.dilation).checked_sub(self.before)?;
-            (position < self.input).then_some((k, position))
-        })
+        let taps = self.inside(at, self.before, self.before + self.input);
+        taps.map(move |k| (k, at * self.stride + k * self.dilation - self.before))
     }
 
     /// The range of outputs whose kernel index `k` meets the input.
@@ -80,8 +87,7 @@ impl Axis {
 
     /// Positions of window `at` inside the input and its pads (the last window of `ceil_mode` may lie partly behind).
     pub fn padded_count(self, at: usize) -> usize {
-        let end = self.input + self.before + self.after;
-        (0..self.kernel).filter(|k| at * self.stride + k * self.dilation < end).count()
+        self.inside(at, 0, self.input + self.before + self.after).len()
     }
 }
 

@@ -67,18 +67,21 @@ fn attr(json: &Json) -> AttrValue {
 pub fn read(text: &str) -> Vec<Case> {
     let case = |line: &str| {
         let json: Json = serde_json::from_str(line).unwrap();
-        let mut op = Op::of(OpKind::new(json["domain"].as_str().unwrap(), json["op"].as_str().unwrap()));
-        for (name, value) in json["attrs"].as_object().unwrap() {
+        let mut op = Op::of(OpKind::new(
+            json["domain"].as_str().unwrap_or("com.microsoft"),
+            json["op"].as_str().unwrap(),
+        ));
+        for (name, value) in json["attrs"].as_object().into_iter().flatten() {
             op.attrs.set(name, attr(value));
         }
         Case {
             name: json["name"].as_str().unwrap().to_string(),
             op,
-            opset: json["opset"].as_i64().unwrap(),
+            opset: json["opset"].as_i64().unwrap_or(1),
             inputs: tensors(&json["inputs"]),
             outputs: tensors(&json["outputs"]),
-            rtol: json["rtol"].as_f64().unwrap_or(1e-3),
-            atol: json["atol"].as_f64().unwrap_or(1e-7),
+            rtol: json["rtol"].as_f64().unwrap_or(1e-5),
+            atol: json["atol"].as_f64().unwrap_or(1e-6),
         }
     };
     text.lines().map(case).collect()
