@@ -200,7 +200,7 @@ fn every_form_is_sound_and_deterministic() {
         for bits in [Bits::Two, Bits::Three, Bits::Four, Bits::Eight] {
             for block in [Block::Columns(16), Block::Columns(100), Block::Columns(256), Block::Row] {
                 for zero in [Zero::Center, Zero::PerBlock] {
-                    for order in [Order::Natural, Order::GroupAware, Order::Activation] {
+                    for order in [Order::Natural, Order::GroupPower, Order::GroupPivot, Order::Activation] {
                         let spec = Spec { bits, block, zero, scale: ScaleType::F16 };
                         let options = GptqOptions { order, ..GptqOptions::default() };
                         let run = |threads| {

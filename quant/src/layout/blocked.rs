@@ -7,6 +7,10 @@
 //!
 //! Symmetric weights become signed codes (INT4 = code − 8) without a zero point, others unsigned codes with zero points
 //! of the same type. A missing zero point means 0 here, also for unsigned types (MatMulNBits: the centre).
+//!
+//! onnxruntime 1.31.1 computes 2-bit weights of this form wrongly, in silence, at its default optimization level where N is
+//! not a multiple of 4 (its fusion into MatMulNBits; right at the basic level; 4 and 8 bits are right): use
+//! [`super::nbits`] for 2 bits there.
 
 use super::transpose;
 use crate::Error;

@@ -3,7 +3,8 @@
 //! Here gather_axis = 0 and quantize_axis = 1 (the last). Two forms:
 //! - INT4 or UINT4 data `[V, D]`, packed over the flat tensor as ONNX packs; zero points of the same type, packed the
 //!   same way; missing means **0**.
-//! - UINT8 data `[V, ceil(D·bits/8)]` with attribute bits 2, 4 or 8, each row packed low bits first and padded; zero
+//! - UINT8 data `[V, D·bits/8]` with attribute bits 2, 4 or 8, each row packed low bits first; D must fill whole bytes
+//!   (onnxruntime makes the rows of the output that long); zero
 //!   points `[V, ceil(blocks·bits/8)]` packed the same way; missing means **2^(bits−1)**.
 //!
 //! block_size is a power of two ≥ 16; scales are `[V, ceil(D/block)]`.
@@ -93,6 +94,13 @@ pub fn pack(q: &Quantized, form: Form) -> Result<GatherTable, Error> {
             (code, pack_codes(&codes, 4)?, zeros.map(|z| pack_codes(&z, 4)).transpose()?)
         }
         Form::Bytes => {
+            if !(q.cols * bits as usize).is_multiple_of(8) {
+                return Err(Error::Parameter {
+                    what: "length of an entry",
+                    must: "whole bytes of codes",
+                    found: format!("{} codes of {bits} bits", q.cols),
+                });
+            }
             let shift = center_shift(q);
             let codes: Vec<u8> = q.codes.iter().map(|c| c + shift).collect();
             let zeros = zeros.map(|z| pack_rows(&z, per_row, bits)).transpose()?;
@@ -155,7 +163,7 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        // D = 17 is odd: flat packing crosses rows, byte packing starts each row anew.
+        // Flat packing crosses rows where D is odd; packing in bytes needs whole ones.
         let mut q = sample(2, 17, Bits::Four, Block::Columns(16), Zero::Center, 1);
         q.codes = (0..34).map(|i| i % 16).collect();
         let flat = pack(&q, Form::Int4).unwrap();
@@ -163,9 +171,12 @@ mod tests {
         // code − 8: 0 → 8 (−8), 1 → 9, ...; element 17 (code 1) shares a byte with element 16 (code 0).
         assert_eq!(&flat.codes[..2], [0x98, 0xba]);
         assert_eq!(flat.codes[8], 0x98);
+        assert!(pack(&q, Form::Bytes).is_err());
+        let mut q = sample(2, 18, Bits::Four, Block::Columns(16), Zero::Center, 1);
+        q.codes = (0..36).map(|i| i % 16).collect();
         let bytes = pack(&q, Form::Bytes).unwrap();
         assert_eq!((bytes.code, bytes.shape()), (CodeType::U8, [2, 9]));
-        assert_eq!((bytes.codes[0], bytes.codes[8], bytes.codes[9]), (0x10, 0x00, 0x21));
+        assert_eq!((bytes.codes[0], bytes.codes[8], bytes.codes[9]), (0x10, 0x10, 0x32));
         q.zero_points = Some(vec![1, 2, 3, 4]);
         assert_eq!(pack(&q, Form::Bytes).unwrap().zero_points, Some(vec![0x21, 0x43]));
         assert_eq!(pack(&q, Form::Int4).unwrap().zero_points, Some(vec![0x21, 0x43]));
@@ -179,8 +190,8 @@ mod tests {
         ) {
             let bits = [Bits::Two, Bits::Four, Bits::Eight][width];
             let zero = if zero { Zero::PerBlock } else { Zero::Center };
+            let (form, cols) = if int4 && bits == Bits::Four { (Form::Int4, cols) } else { (Form::Bytes, cols.next_multiple_of(4)) };
             let q = sample(rows, cols, bits, Block::Columns(1 << log), zero, seed);
-            let form = if int4 && bits == Bits::Four { Form::Int4 } else { Form::Bytes };
             let m = pack(&q, form).unwrap();
             prop_assert_eq!(unpack_table(&m, Method::Rtn).unwrap().dequantize(), q.dequantize());
         }

@@ -87,6 +87,19 @@ impl Gram {
         Ok(())
     }
 
+    /// The matrix of inputs that are divided by `scales` (positive, one per column): G_ij / (s_i·s_j).
+    pub fn scaled(&self, scales: &[f32]) -> Result<Self, WeightError> {
+        check_len("scales", self.cols(), scales.len())?;
+        if let Some(index) = scales.iter().position(|s| !(s.is_normal() && *s > 0.0)) {
+            return Err(WeightError::Value { what: "scale", index, value: f64::from(scales[index]) });
+        }
+        let s = |i: usize| f64::from(scales[i]);
+        Ok(Self {
+            tiles: Tiles::from_fn(self.cols(), |i, j| self.at(i, j) / (s(i) * s(j))),
+            tokens: self.tokens,
+        })
+    }
+
     /// Element (i, j) of the symmetric matrix.
     pub fn at(&self, i: usize, j: usize) -> f64 {
         self.tiles.at(i, j)

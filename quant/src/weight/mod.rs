@@ -8,17 +8,25 @@
 //!
 //! - [`Weight`] the input view, [`Spec`] what is asked for, [`Quantized`] the result with integer zero points
 //! - Data-free: [`rtn`] min/max; [`rtn_search`] the default; [`hqq`]; [`nf4`] tables of values; [`kquant`] super-blocks
-//! - Calibrated, from a [`gram`] matrix of the layer's inputs: [`gptq`]
+//! - Calibrated, from a [`gram`] matrix of the layer's inputs: [`gptq`]; [`awq`], alone or before `gptq`; [`cross`] new
+//!   targets where the layers before are quantized already; [`outliers`] the LLM.int8 split
+//! - Choosing widths: [`loss`] what a choice costs, [`budget`] the best choices for a size, [`kmix`] llama.cpp's presets
 
 pub mod affine;
+pub mod awq;
+pub mod budget;
+pub mod cross;
 mod gemm;
 pub mod gptq;
 pub mod gram;
 pub mod hqq;
 mod isa;
+pub mod kmix;
 pub mod kquant;
+pub mod loss;
 pub mod matrix;
 pub mod nf4;
+pub mod outliers;
 pub mod quantized;
 pub mod rtn;
 pub mod rtn_search;

@@ -17,6 +17,7 @@ pub enum Method {
     Fp4,
     Kquant,
     Gptq,
+    Awq,
 }
 
 /// Something that a report should say about a result.
