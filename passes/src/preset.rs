@@ -41,7 +41,8 @@ pub fn simplify() -> Vec<Step> {
     ];
     vec![
         // First: every other pass expects constants as initializers and names to report.
-        once("normalize"),
+        // In models of any age, weights that are listed as inputs are meant as constants.
+        Step::Once(Spec::new("normalize").with("fix_defaults", true)),
         Step::Repeat { rounds: 10, passes: repeated.map(Spec::new).to_vec() },
         // Last: what the others left behind.
         once("eliminate_dead"),
