@@ -55,7 +55,8 @@ pub fn run(args: &Args) -> Result<()> {
             // What the pass was given, for whoever looks into the failure.
             let dump = args.output.with_extension("failed.txt");
             let kept = failure.before.as_ref().filter(|text| std::fs::write(&dump, text).is_ok());
-            let kept = kept.map_or_else(String::new, |_| format!("\nthe model before it: {}", dump.display()));
+            let kept =
+                kept.map_or_else(String::new, |_| format!("\nthe model before it: {}", dump.display()));
             anyhow!("{failure}{kept}\nhint: {again}")
         })?;
         for pass in &report.runs {

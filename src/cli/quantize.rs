@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::common::{Bars, DataArgs, EngineArgs, progress, read_model};
 use super::table::Table;
-use crate::pipeline::quantize::{QuantizeOptions, Quantized, Validation, quantize};
+use crate::pipeline::quantize::{Mode, QuantizeOptions, Quantized, Validation, quantize};
 use crate::pipeline::table::{CalibrationTable, write_atomic};
 
 /// Quantize a model, and measure what that did to it
@@ -58,14 +58,6 @@ pub struct Args {
     engine: EngineArgs,
 }
 
-/// What is rounded when.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-enum Mode {
-    /// Weights and activations, with ranges from calibration.
-    #[default]
-    Static,
-}
-
 /// The JSON twin of what is printed.
 #[derive(Serialize)]
 struct Report<'a> {
@@ -89,6 +81,7 @@ pub fn run(args: &Args) -> Result<bool> {
     let precision =
         Precision::ALL.iter().find(|(_, name)| *name == args.precision).map(|(precision, _)| *precision);
     let options = QuantizeOptions {
+        mode: args.mode,
         target,
         precision: precision.with_context(|| format!("no precision is called {:?}", args.precision))?,
         per_tensor: args.per_tensor,
