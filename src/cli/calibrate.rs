@@ -48,7 +48,7 @@ pub fn run(args: &Args) -> Result<()> {
         return merge(args);
     }
     let path = args.model.as_ref().context("no model: give the file to calibrate, or --merge TABLE...")?;
-    let model = crate::pipeline::prepare::simplified(read_model(path)?)?;
+    let model = crate::pipeline::prepare::quantizable(read_model(path)?)?;
     let source = args.data.open(&model)?;
     let options = CalibrateOptions {
         engine: args.engine.options(),

@@ -174,7 +174,7 @@ impl Bars {
 
 /// Reads a model and says what there is to say about its file.
 pub fn read_model(path: &std::path::Path) -> Result<Model> {
-    let loaded = proto::read(path, &ReadOptions::default())?;
+    let loaded = proto::read(path, &ReadOptions::default()).with_context(|| path.display().to_string())?;
     loaded.notes.iter().for_each(|note| eprintln!("warning: {note}"));
     Ok(loaded.model)
 }

@@ -5,11 +5,16 @@ use anyhow::Result;
 use ir::Model;
 use passes::{Options, Spec, Step};
 
-/// The model as quantization sees it: normalized, shapes inferred, folded and fused. The same model always gives the same.
+/// The model as calibration and quantization see it: normalized, shapes inferred, folded, fused, its operators of a version
+/// that has Q/DQ per axis. The same model always gives the same.
 ///
 /// # Errors
 /// A pass that fails, with the command that reproduces it.
-pub fn simplified(mut model: Model) -> Result<Model> {
+pub fn quantizable(model: Model) -> Result<Model> {
+    converted(simplified(model)?, 13)
+}
+
+fn simplified(mut model: Model) -> Result<Model> {
     passes::simplify(&mut model, passes::Options::default()).map_err(|failure| {
         anyhow::anyhow!("{}\nto reproduce: {}", failure.error, failure.reproducer("MODEL"))
     })?;

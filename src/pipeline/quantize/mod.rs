@@ -13,7 +13,7 @@ use quant::range::Method;
 pub use validate::Validation;
 
 use super::engine::EngineOptions;
-use super::prepare::{converted, simplified};
+use super::prepare::quantizable;
 use super::table::CalibrationTable;
 use crate::data::Source;
 
@@ -91,7 +91,7 @@ pub fn quantize<'a>(
     options: &'a QuantizeOptions,
     progress: &'a mut Progress<'a>,
 ) -> Result<Quantized> {
-    let float = converted(simplified(model)?, 13)?;
+    let float = quantizable(model)?;
     let (seen, held_back) = split(source.len());
     let mut notes = Vec::new();
     let judged = if held_back.is_empty() {
