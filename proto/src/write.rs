@@ -271,7 +271,12 @@ fn temporary(path: &Path, replaced: Option<std::fs::Metadata>) -> io::Result<Nam
     if let Some(permissions) = permissions {
         builder.permissions(permissions);
     }
-    builder.tempfile_in(path.parent().unwrap_or(Path::new(".")))
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        let why = format!("there is no folder {}: make it first", folder.display());
+        return Err(io::Error::new(io::ErrorKind::NotFound, why));
+    }
+    builder.tempfile_in(folder)
 }
 
 /// Readable and writable by all, less the process's mask.

@@ -14,9 +14,9 @@ use super::{InputSpec, Source};
 /// The lines of a file.
 pub(super) struct Lines {
     bytes: bytes::Bytes,
-    lines: Vec<std::ops::Range<usize>>,
+    /// Number, counted from 1, and bytes of each line that is not empty.
+    lines: Vec<(usize, std::ops::Range<usize>)>,
     dtypes: Vec<(String, DType)>,
-    file: String,
 }
 
 impl Lines {
@@ -24,14 +24,14 @@ impl Lines {
         let bytes = map(path)?;
         let (mut lines, mut start) = (Vec::new(), 0);
         let ends = bytes.iter().enumerate().filter(|&(_, &byte)| byte == b'\n').map(|(at, _)| at);
-        for end in ends.chain(std::iter::once(bytes.len())) {
+        for (at, end) in ends.chain(std::iter::once(bytes.len())).enumerate() {
             if bytes[start..end].iter().any(|byte| !byte.is_ascii_whitespace()) {
-                lines.push(start..end);
+                lines.push((at + 1, start..end));
             }
             start = (end + 1).min(bytes.len());
         }
         let dtypes = specs.iter().map(|spec| (spec.name.clone(), spec.dtype.unwrap_or(DType::F32))).collect();
-        Ok(Lines { bytes, lines, dtypes, file: path.display().to_string() })
+        Ok(Lines { bytes, lines, dtypes })
     }
 }
 
@@ -41,10 +41,20 @@ impl Source for Lines {
     }
 
     fn sample(&self, at: usize) -> Result<Feed> {
+        let (number, bytes) = self.lines.get(at).cloned().context("there is no such sample")?;
         let read = || -> Result<Feed> {
-            let value: Value = serde_json::from_slice(&self.bytes[self.lines[at].clone()])?;
+            let value: Value = serde_json::from_slice(&self.bytes[bytes])?;
             let Value::Object(object) = value else { bail!("not an object of input names") };
             let mut feed = Feed::new();
+            if !object.keys().any(|key| self.dtypes.iter().any(|(name, _)| name == key)) {
+                let keys: Vec<&str> = object.keys().map(String::as_str).collect();
+                let names: Vec<&str> = self.dtypes.iter().map(|(name, _)| name.as_str()).collect();
+                bail!(
+                    "no key is an input of the model: found {}; inputs: {}",
+                    keys.join(", "),
+                    names.join(", ")
+                );
+            }
             for (name, value) in object {
                 let known = self.dtypes.iter().find(|(known, _)| *known == name);
                 let Some(&(_, dtype)) = known else { continue };
@@ -52,7 +62,7 @@ impl Source for Lines {
             }
             Ok(feed)
         };
-        read().with_context(|| format!("{}, sample {}", self.file, at + 1))
+        read().with_context(|| format!("line {number}"))
     }
 }
 
