@@ -1,11 +1,6 @@
 //! A compiler that quantizes ONNX models and proves what it emitted.
 
-mod api;
 pub mod cli;
 pub mod data;
 mod ort_library;
 pub mod pipeline;
-pub mod recipe;
-
-pub use api::{Samples, quantize};
-pub use pipeline::quantize::QuantizeOptions;

@@ -45,9 +45,7 @@ mod recompose_gelu;
 mod recompose_hard_swish;
 mod recompose_layer_norm;
 mod recompose_softmax;
-mod sink_constants;
 pub mod target;
-mod widen_floats;
 
 use ir::Model;
 

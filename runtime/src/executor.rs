@@ -1,6 +1,8 @@
 //! What every runtime offers.
 
-use ir::{Model, Tensor};
+use std::borrow::Cow;
+
+use ir::{DType, Model, Tensor};
 
 use crate::{RuntimeError, View};
 
@@ -22,6 +24,17 @@ pub(crate) fn join(list: &[Unsupported]) -> String {
     lines.join("; ")
 }
 
+/// The tensor as a model input of this type takes it: half-precision data of a model that was widened become float32,
+/// which loses nothing.
+pub(crate) fn widened(tensor: &Tensor, wanted: Option<DType>) -> Cow<'_, Tensor> {
+    let narrow = matches!(tensor.dtype(), DType::F16 | DType::BF16) && wanted == Some(DType::F32);
+    let floats = narrow.then(|| View::of(tensor).floats()).flatten();
+    match floats.and_then(|floats| Tensor::from_slice(tensor.dims(), &floats[..]).ok()) {
+        Some(wide) => Cow::Owned(wide),
+        None => Cow::Borrowed(tensor),
+    }
+}
+
 /// What to prepare a session for.
 #[derive(Clone, Debug, Default)]
 pub struct Prepare {
@@ -39,8 +52,18 @@ pub trait Executor: Send + Sync {
     /// Version, and settings that change numbers (optimization level).
     fn version(&self) -> String;
 
+    /// It is given lowered models: plain operators that compute in float. ONNX Runtime is given the model itself.
+    fn wants_lowered(&self) -> bool {
+        true
+    }
+
     /// Everything in the model that this runtime cannot run right; an error lists it all.
     fn supports(&self, model: &Model) -> Result<(), Vec<Unsupported>>;
+
+    /// Operators that this runtime runs right, but by their plain definition: slower than its own.
+    fn remarks(&self, _model: &Model) -> Vec<Unsupported> {
+        Vec::new()
+    }
 
     /// Loads the model. Checks [`Executor::supports`] first.
     fn prepare(&self, model: &Model, options: &Prepare) -> Result<Box<dyn Session>, RuntimeError>;

@@ -10,6 +10,7 @@
 mod error;
 mod executor;
 mod ort;
+pub mod proof;
 mod reference;
 mod tract;
 mod view;
@@ -18,5 +19,5 @@ pub use crate::ort::{Level, Ort};
 pub use error::RuntimeError;
 pub use executor::{Executor, Feed, Observer, Prepare, Recording, Session, Unsupported};
 pub use reference::Reference;
-pub use tract::Tract;
+pub use tract::{Tract, Ungated};
 pub use view::View;

@@ -8,6 +8,7 @@ use ir::{DType, Model, ValueId};
 use ops::Value;
 use ops::eval::{Options, run};
 
+use crate::executor::widened;
 use crate::{Executor, Feed, Observer, Prepare, RuntimeError, Session, Unsupported, View};
 
 pub(crate) const NAME: &str = "reference";
@@ -23,6 +24,10 @@ impl Executor for Reference {
 
     fn version(&self) -> String {
         env!("CARGO_PKG_VERSION").to_string()
+    }
+
+    fn wants_lowered(&self) -> bool {
+        false
     }
 
     fn supports(&self, model: &Model) -> Result<(), Vec<Unsupported>> {
@@ -75,8 +80,10 @@ impl Session for Evaluation {
         let mut inputs = Vec::new();
         for &id in main.inputs() {
             let value = main.value(id);
-            let fed =
-                feed.iter().find(|(name, _)| **name == **value.name()).map(|(_, tensor)| tensor.clone());
+            let fed = feed
+                .iter()
+                .find(|(name, _)| **name == **value.name())
+                .map(|(_, tensor)| widened(tensor, value.dtype()).into_owned());
             if fed.is_none() && value.data.is_none() {
                 let (input, found) = (value.name().to_string(), "nothing".to_string());
                 return Err(RuntimeError::Input { input, expected: "a tensor".into(), found });

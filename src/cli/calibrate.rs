@@ -1,12 +1,16 @@
 //! `onnxq calibrate`: runs the model once over the data and writes what was seen of every value.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use quant::range::Method;
 
 use super::common::{DataArgs, EngineArgs, progress, read_model};
-use crate::pipeline::calibrate::{CalibrateOptions, calibrate, observed};
-use crate::pipeline::table::CalibrationTable;
+use crate::pipeline::calibrate::{CalibrateOptions, SAVE_EVERY, calibrate, observed};
+use crate::pipeline::prepare::lowered;
+use crate::pipeline::table::{CalibrationTable, write_atomic};
+use crate::pipeline::tensorrt_cache::{HEADER, tensorrt_cache};
 
 /// Run the model over the data once and write the statistics of every value
 #[derive(clap::Args)]
@@ -19,9 +23,21 @@ pub struct Args {
     /// Only part I of N, to be joined by --merge
     #[arg(long, value_name = "I/N")]
     shard: Option<String>,
+    /// How often an unfinished table is saved beside the output, for going on after a kill
+    #[arg(long, value_name = "SECONDS", default_value_t = SAVE_EVERY.as_secs())]
+    save_every: u64,
     /// Join these tables instead of running anything
     #[arg(long, value_name = "TABLE", num_args = 1.., conflicts_with = "shard")]
     merge: Vec<PathBuf>,
+    /// Also write a calibration cache for TensorRT's implicit quantization
+    #[arg(long, value_name = "FILE")]
+    tensorrt_cache: Option<PathBuf>,
+    /// How the ranges in that cache follow from the statistics
+    #[arg(long, value_name = "METHOD", default_value_t = Method::MinMax, requires = "tensorrt_cache")]
+    cache_method: Method,
+    /// First line of that cache: the TensorRT version and calibrator that it counts as made by
+    #[arg(long, value_name = "LINE", default_value = HEADER, requires = "tensorrt_cache")]
+    cache_header: String,
     /// Print what the data cover as JSON
     #[arg(long)]
     json: bool,
@@ -29,6 +45,13 @@ pub struct Args {
     data: DataArgs,
     #[command(flatten)]
     engine: EngineArgs,
+}
+
+/// Where an unfinished table is kept: beside the output.
+fn unfinished(output: &Path) -> PathBuf {
+    let mut name = output.as_os_str().to_os_string();
+    name.push(".partial");
+    PathBuf::from(name)
 }
 
 fn parse_shard(text: &str) -> Result<(usize, usize)> {
@@ -53,14 +76,14 @@ pub fn run(args: &Args) -> Result<()> {
     let options = CalibrateOptions {
         engine: args.engine.options(),
         shard: args.shard.as_deref().map(parse_shard).transpose()?,
-        partial: Some(args.output.with_extension("partial")),
+        save_every: Some(Duration::from_secs(args.save_every)),
+        partial: Some(unfinished(&args.output)),
         ..CalibrateOptions::default()
     };
-    let lowered = crate::pipeline::prepare::lowered(&model)?;
-    let (executor, note) = options.engine.choose(&lowered)?;
+    let (executor, note) = options.engine.choose(&lowered(&model)?)?;
     note.iter().for_each(|note| eprintln!("note: {note}"));
     let bar = progress("calibrating");
-    let table = calibrate(&lowered, executor.as_ref(), source.as_ref(), &options, &mut |done, all| {
+    let table = calibrate(&model, executor.as_ref(), source.as_ref(), &options, &mut |done, all| {
         bar.set_length(all as u64);
         bar.set_position(done as u64);
     })?;
@@ -69,7 +92,7 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(partial) = options.partial.filter(|path| path.exists()) {
         std::fs::remove_file(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
     }
-    report(args, &table, &observed(&lowered))
+    report(args, &table, &observed(&model))
 }
 
 fn merge(args: &Args) -> Result<()> {
@@ -85,6 +108,13 @@ fn merge(args: &Args) -> Result<()> {
 }
 
 fn report(args: &Args, table: &CalibrationTable, expected: &[String]) -> Result<()> {
+    if let Some(path) = &args.tensorrt_cache {
+        let (text, left_out) = tensorrt_cache(table, args.cache_method, &args.cache_header);
+        write_atomic(path, text.as_bytes())?;
+        if left_out > 0 {
+            eprintln!("note: {left_out} values that were zero or never seen are not in {}", path.display());
+        }
+    }
     let coverage = table.coverage(expected);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&coverage)?);

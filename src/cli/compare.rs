@@ -2,15 +2,17 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use ir::Model;
 use runtime::{Executor, Level};
 use serde_json::json;
 
 use super::common::{Bars, DataArgs, EngineArgs, progress, read_model};
 use super::table::Table;
+use crate::data::Labels;
 use crate::pipeline::calibrate::observed;
-use crate::pipeline::engine::{Engine, prepare};
-use crate::pipeline::measure::compare;
+use crate::pipeline::engine::{Engine, form_for, prepare};
+use crate::pipeline::measure::{Figures, compare_labelled};
 use crate::pipeline::prepare::lowered;
 
 /// Compare two models on the same samples
@@ -32,6 +34,15 @@ pub struct Args {
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
+    /// Right answers: one class a line in the order of the data, or `file,class` a line
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// With --labels: exit with 1 if the other model's top-1 accuracy is below this, 0 to 1
+    #[arg(long, value_name = "SHARE", requires = "labels")]
+    min_accuracy: Option<f64>,
+    /// With --labels: exit with 1 if top-1 accuracy drops by more than this, 0 to 1
+    #[arg(long, value_name = "SHARE", requires = "labels")]
+    max_accuracy_drop: Option<f64>,
     #[command(flatten)]
     bars: Bars,
     #[command(flatten)]
@@ -44,66 +55,129 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<bool> {
     let (a, b) = (read_model(&args.reference)?, read_model(&args.other)?);
     let source = args.data.open(&a)?;
-    let mut options = args.engine.options();
-    let mut sessions = Vec::new();
-    let mut names = Vec::new();
+    let labels = args.labels.as_deref().map(Labels::read).transpose()?;
+    let (first, second) = (args.choose(&a, None)?, args.choose(&b, args.other_runtime)?);
+    let (form_a, form_b) = (form_for(first.as_ref(), &a)?, form_for(second.as_ref(), &b)?);
     let shared: Vec<String> = if args.values {
-        observed(&a).into_iter().filter(|name| b.main().find(name).is_some()).collect()
+        let computed = |name: &String| {
+            let main = form_b.main();
+            main.find(name).is_some_and(|value| main.value(value).data.is_none())
+        };
+        observed(&form_a).into_iter().filter(computed).collect()
     } else {
         vec![]
     };
-    for (at, model) in [&a, &b].into_iter().enumerate() {
-        if let (1, Some(engine)) = (at, args.other_runtime) {
-            options.engine = engine;
-        }
-        let low = lowered(model)?;
-        let (executor, note) = options.choose(&low)?;
-        note.iter().for_each(|note| eprintln!("note: {note}"));
-        // ONNX Runtime runs the file's own operators; only float runtimes need the lowered form.
-        let native = executor.name() == "ort";
-        let executor: Box<dyn Executor> =
-            if native && args.optimized { Box::new(options.ort(Level::All)?) } else { executor };
-        names.push(format!("{} {}", executor.name(), executor.version()));
-        sessions.push(prepare(executor.as_ref(), if native { model } else { &low }, shared.clone())?);
-    }
+    let names = [&first, &second].map(|executor| format!("{} {}", executor.name(), executor.version()));
+    let reference = prepare(first.as_ref(), &form_a, shared.clone())?;
+    let other = prepare(second.as_ref(), &form_b, shared)?;
     let samples: Vec<usize> = (0..source.len()).collect();
     let bar = progress("comparing");
     bar.set_length(samples.len() as u64);
-    let figures = compare(
-        sessions[0].as_ref(),
-        sessions[1].as_ref(),
+    let figures = compare_labelled(
+        reference.as_ref(),
+        other.as_ref(),
         source.as_ref(),
         &samples,
-        options.threads(),
+        labels.as_ref(),
+        args.engine.options().threads(),
         &mut |_| bar.inc(1),
     )?;
     bar.finish_and_clear();
+    let main = b.main();
+    let is_output = |f: &&Figures| main.find(&f.name).is_some_and(|v| main.is_output(v));
+    let outputs: Vec<Figures> = figures.iter().filter(is_output).cloned().collect();
+    if labels.is_some() && outputs.iter().all(|f| f.top1.is_none()) {
+        bail!("--labels: no output holds one row of scores a label");
+    }
     if args.json {
-        let whole = json!({ "version": 1, "runtimes": names, "samples": samples.len(), "values": figures });
+        let whole = json!({
+            "version": 1,
+            "runtimes": names,
+            "samples": samples.len(),
+            "random_data": source.is_random(),
+            "values": figures,
+        });
         println!("{}", serde_json::to_string_pretty(&whole)?);
     } else {
         println!("{} against {}, {} samples", names[0], names[1], samples.len());
-        let mut table = Table::new(&[
-            "value", "SQNR dB", "cosine", "max abs", "mean abs", "rel. L2", "KL", "top-1", "top-5",
-        ]);
-        let share = |share: Option<f64>| share.map_or("-".into(), |share| format!("{:.2} %", share * 100.0));
-        for f in &figures {
-            table.row(vec![
-                f.name.clone(),
-                format!("{:.2}", f.sqnr_db),
-                format!("{:.6}", f.cosine),
-                format!("{:.3e}", f.max_abs),
-                format!("{:.3e}", f.mean_abs),
-                format!("{:.3e}", f.relative_l2),
-                format!("{:.3e}", f.kl),
-                share(f.top1_agreement),
-                share(f.top5_agreement),
-            ]);
+        print!("{}", show(&figures));
+        for f in &outputs {
+            let share = |share: Option<f64>| format!("{:.2} %", share.unwrap_or_default() * 100.0);
+            if f.top1.is_some() {
+                println!(
+                    "accuracy of {:?}: top-1 {} (reference {}), top-5 {} (reference {})",
+                    f.name,
+                    share(f.top1),
+                    share(f.reference_top1),
+                    share(f.top5),
+                    share(f.reference_top5)
+                );
+            }
         }
-        print!("{table}");
     }
-    let main = b.main();
-    let outputs: Vec<_> =
-        figures.into_iter().filter(|f| main.find(&f.name).is_some_and(|v| main.is_output(v))).collect();
-    Ok(args.bars.met(&names[1], &outputs))
+    Ok(args.bars.met(&names[1], &outputs) & args.accurate(&names[1], &outputs))
+}
+
+impl Args {
+    /// What runs one of the models.
+    fn choose(&self, model: &Model, engine: Option<Engine>) -> Result<Box<dyn Executor>> {
+        let mut options = self.engine.options();
+        options.engine = engine.unwrap_or(options.engine);
+        let (executor, note) = options.choose(&lowered(model)?)?;
+        note.iter().for_each(|note| eprintln!("note: {note}"));
+        // What is given the model itself is ONNX Runtime or the plain definitions, which have no levels.
+        let levels = executor.name() == "ort";
+        Ok(if self.optimized && levels { Box::new(options.ort(Level::All)?) } else { executor })
+    }
+
+    /// The bars on right answers.
+    fn accurate(&self, runtime: &str, outputs: &[Figures]) -> bool {
+        let mut met = true;
+        for f in outputs {
+            let (Some(found), Some(reference)) = (f.top1, f.reference_top1) else { continue };
+            if let Some(bar) = self.min_accuracy.filter(|&bar| found < bar) {
+                eprintln!(
+                    "bar missed: top-1 accuracy of {:?} in {runtime} is {found:.4}, wanted {bar}",
+                    f.name
+                );
+                met = false;
+            }
+            if let Some(bar) = self.max_accuracy_drop.filter(|&bar| reference - found > bar) {
+                let drop = reference - found;
+                eprintln!(
+                    "bar missed: top-1 accuracy of {:?} in {runtime} drops by {drop:.4}, allowed {bar}",
+                    f.name
+                );
+                met = false;
+            }
+        }
+        met
+    }
+}
+
+fn show(figures: &[Figures]) -> Table {
+    let mut table =
+        Table::new(&["value", "SQNR dB", "cosine", "max abs", "mean abs", "rel. L2", "KL", "top-1", "top-5"]);
+    let share = |share: Option<f64>| share.map_or("-".into(), |share| format!("{:.2} %", share * 100.0));
+    for f in figures {
+        // Integers are equal or not: distances mean nothing.
+        if let Some(differing) = f.differing {
+            let mut row = vec![f.name.clone(), format!("{:.2} % differ", differing * 100.0)];
+            row.resize(9, "-".into());
+            table.row(row);
+            continue;
+        }
+        table.row(vec![
+            f.name.clone(),
+            format!("{:.2}", f.sqnr_db),
+            format!("{:.6}", f.cosine),
+            format!("{:.3e}", f.max_abs),
+            format!("{:.3e}", f.mean_abs),
+            format!("{:.3e}", f.relative_l2),
+            format!("{:.3e}", f.kl),
+            share(f.top1_agreement),
+            share(f.top5_agreement),
+        ]);
+    }
+    table
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use super::common::{DataArgs, EngineArgs, read_model};
-use crate::pipeline::engine::{collect, prepare};
+use crate::pipeline::engine::{collect, form_for, prepare};
+use crate::pipeline::prepare::lowered;
 
 /// Run a model on samples and write its outputs
 #[derive(clap::Args)]
@@ -25,9 +26,10 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let model = read_model(&args.model)?;
     let source = args.data.open(&model)?;
-    let (executor, note) = args.engine.options().choose(&model)?;
+    let (executor, note) = args.engine.options().choose(&lowered(&model)?)?;
     note.iter().for_each(|note| eprintln!("note: {note}"));
-    let mut session = prepare(executor.as_ref(), &model, Vec::new())?;
+    let form = form_for(executor.as_ref(), &model)?;
+    let mut session = prepare(executor.as_ref(), &form, Vec::new())?;
     let main = model.main();
     let outputs: Vec<String> = main.outputs().iter().map(|&id| main.value(id).name().to_string()).collect();
     for at in 0..source.len() {

@@ -9,7 +9,7 @@ use proto::WriteOptions;
 
 use super::common::{DataArgs, EngineArgs, read_model};
 use crate::data::Source;
-use crate::pipeline::engine::{EngineOptions, prepare};
+use crate::pipeline::engine::{EngineOptions, form_for, prepare};
 use crate::pipeline::measure::compare;
 use crate::pipeline::prepare::lowered;
 
@@ -97,9 +97,9 @@ fn differs(
     engine: &EngineOptions,
     least: f64,
 ) -> Result<Option<String>> {
-    let (a, b) = (lowered(a)?, lowered(b)?);
-    let (executor, note) = engine.choose(&a)?;
+    let (executor, note) = engine.choose(&lowered(a)?)?;
     note.iter().for_each(|note| eprintln!("note: {note}"));
+    let (a, b) = (form_for(executor.as_ref(), a)?, form_for(executor.as_ref(), b)?);
     let (a, b) = (prepare(executor.as_ref(), &a, vec![])?, prepare(executor.as_ref(), &b, vec![])?);
     let samples: Vec<usize> = (0..source.len()).collect();
     let figures = compare(a.as_ref(), b.as_ref(), source, &samples, engine.threads(), &mut |_| {})?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use ir::{DType, Dim, Tensor};
-use runtime::Feed;
+use runtime::{Feed, View};
 
 use super::{InputSpec, Source};
 
@@ -33,7 +33,9 @@ impl Checked {
             let Some((_, tensor)) = at.and_then(|at| tensors[at].take()) else {
                 bail!("input {:?} is missing; the sample holds: {}", spec.name, found.join(", "));
             };
-            fitted.push((spec.name.clone(), fit(spec, tensor)?));
+            let tensor = fit(spec, tensor)?;
+            refuse_nan(&spec.name, &tensor)?;
+            fitted.push((spec.name.clone(), tensor));
         }
         Ok(fitted)
     }
@@ -66,11 +68,29 @@ fn fit(spec: &InputSpec, tensor: Tensor) -> Result<Tensor> {
     if fits(tensor.dims()) {
         return Ok(tensor);
     }
+    // Files often hold a scalar as a list of one.
+    if fits(&[]) && tensor.elements() == 1 {
+        return Ok(tensor.reshaped(&[][..])?);
+    }
     let batched: Vec<usize> = std::iter::once(1).chain(tensor.dims().iter().copied()).collect();
     if fits(&batched) {
         return Ok(tensor.reshaped(&batched[..])?);
     }
     Err(wrong(&tensor))
+}
+
+/// A NaN in the data is a mistake in making them, and would spoil every statistic. (Infinities may be masks.)
+fn refuse_nan(input: &str, tensor: &Tensor) -> Result<()> {
+    let Some(values) = View::of(tensor).floats() else { return Ok(()) };
+    // A sum is NaN if an element is, or if infinities of both signs meet; only then is it worth looking closer.
+    if !values.iter().sum::<f32>().is_nan() {
+        return Ok(());
+    }
+    let count = values.iter().filter(|value| value.is_nan()).count();
+    if let Some(first) = values.iter().position(|value| value.is_nan()) {
+        bail!("input {input:?} holds {count} NaN of {} elements, the first at {first}", values.len());
+    }
+    Ok(())
 }
 
 /// Lossless or customary conversions: float data for a half-precision model, int32 ids for an int64 input.
@@ -119,6 +139,10 @@ impl Source for Checked {
 
     fn label(&self, at: usize) -> String {
         self.inner.label(at)
+    }
+
+    fn members(&self, at: usize) -> Vec<(usize, String)> {
+        self.inner.members(at)
     }
 
     fn is_random(&self) -> bool {

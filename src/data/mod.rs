@@ -6,6 +6,7 @@
 mod check;
 mod images;
 mod jsonl;
+mod labels;
 mod npy;
 mod npz;
 mod pb;
@@ -20,6 +21,7 @@ use anyhow::{Result, bail};
 use ir::{DType, Dim, Model};
 use runtime::Feed;
 
+pub use labels::Labels;
 pub use preprocess::{Layout, Preprocess};
 pub use select::{Selection, part};
 pub use text::TextOptions;
@@ -40,6 +42,11 @@ pub trait Source: Send + Sync {
     /// A name for sample `at` in messages and label files: a file name or a number.
     fn label(&self, at: usize) -> String {
         at.to_string()
+    }
+
+    /// What sample `at` is made of: places in the data as they lie on the disk, and their names. Several in a batch.
+    fn members(&self, at: usize) -> Vec<(usize, String)> {
+        vec![(at, self.label(at))]
     }
 
     /// The values were made up, not measured: every report says so.

@@ -76,6 +76,12 @@ impl Source for Picked {
         self.inner.label(self.picks[at * self.batch])
     }
 
+    fn members(&self, at: usize) -> Vec<(usize, String)> {
+        let first = at * self.batch;
+        let members = &self.picks[first..(first + self.batch).min(self.picks.len())];
+        members.iter().flat_map(|&member| self.inner.members(member)).collect()
+    }
+
     fn is_random(&self) -> bool {
         self.inner.is_random()
     }
@@ -103,6 +109,10 @@ impl Source for Part<'_> {
 
     fn label(&self, at: usize) -> String {
         self.inner.label(self.picks[at])
+    }
+
+    fn members(&self, at: usize) -> Vec<(usize, String)> {
+        self.inner.members(self.picks[at])
     }
 
     fn is_random(&self) -> bool {

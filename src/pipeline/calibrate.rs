@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ir::{Model, Role};
 use quant::range::Sketch;
 use runtime::{Executor, Observer, View};
 
 use super::digest;
-use super::engine::{EngineOptions, prepare, run_all};
+use super::engine::{EngineOptions, form_for, prepare, run_all};
 use super::table::CalibrationTable;
 use crate::data::Source;
 
-/// How often an unfinished table is saved.
-const SAVE_EVERY: Duration = Duration::from_secs(10);
+/// How often an unfinished table is saved, unless told otherwise.
+pub const SAVE_EVERY: Duration = Duration::from_secs(10);
 
 /// What to calibrate and how.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +26,8 @@ pub struct CalibrateOptions {
     pub shard: Option<(usize, usize)>,
     /// Where an unfinished table is kept, for resuming; none keeps nothing.
     pub partial: Option<PathBuf>,
+    /// How often an unfinished table is saved.
+    pub save_every: Option<Duration>,
     /// Leave out the per-channel extrema.
     pub without_channels: bool,
 }
@@ -42,8 +44,7 @@ pub fn observed(model: &Model) -> Vec<String> {
 }
 
 /// Collects sketches by value name.
-struct Collector<'a> {
-    model: &'a Model,
+struct Collector {
     sketches: BTreeMap<String, Sketch>,
     /// Channel axis of values whose channels are worth keeping.
     sample: u64,
@@ -51,18 +52,13 @@ struct Collector<'a> {
     channels: bool,
 }
 
-impl Collector<'_> {
-    /// The model says that every sample has as many indices along this axis: only then they are channels.
-    fn is_fixed(&self, name: &str, axis: usize, size: usize) -> bool {
-        let graph = self.model.main();
-        let shape = graph.find(name).and_then(|value| graph.value(value).shape());
-        shape.and_then(|shape| shape.dims.get(axis)?.known()) == Some(size)
-    }
-}
-
-impl Observer for Collector<'_> {
+impl Observer for Collector {
     fn see(&mut self, name: &str, value: View<'_>) {
         let Some(elements) = value.floats() else { return };
+        let sketch = match self.sketches.get_mut(name) {
+            Some(sketch) => sketch,
+            None => self.sketches.entry(name.to_string()).or_default(),
+        };
         let dims = value.dims();
         // Pictures keep channels on axis 1, everything else on its last axis.
         let axis = match dims.len() {
@@ -71,12 +67,7 @@ impl Observer for Collector<'_> {
             2 | 3 => Some(dims.len() - 1),
             _ => Some(1),
         };
-        let axis = axis.filter(|&axis| self.channels && self.is_fixed(name, axis, dims[axis]));
-        let sketch = match self.sketches.get_mut(name) {
-            Some(sketch) => sketch,
-            None => self.sketches.entry(name.to_string()).or_default(),
-        };
-        let layout = axis.and_then(|axis| quant::Layout::per_axis(dims, axis).ok());
+        let layout = axis.filter(|_| self.channels).and_then(|axis| quant::Layout::per_axis(dims, axis).ok());
         let seen = match layout {
             Some(layout) => sketch.observe_channels(self.sample, &elements, &layout),
             None => {
@@ -90,7 +81,8 @@ impl Observer for Collector<'_> {
     }
 }
 
-/// Runs the samples and returns the table. `progress` hears of each finished sample.
+/// Runs the samples and returns the table. The executor is given its form of the model; what is observed are the values
+/// that this form and the model share. `progress` hears of each finished sample.
 pub fn calibrate(
     model: &Model,
     executor: &dyn Executor,
@@ -99,31 +91,34 @@ pub fn calibrate(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<CalibrationTable> {
     let label = format!("{} {}", executor.name(), executor.version());
+    let form = form_for(executor, model)?;
     let mut table = CalibrationTable::new(digest::model(model), label, source.is_random(), source.len());
     let all: Vec<usize> = match options.shard {
         Some((part, parts)) => (0..source.len()).filter(|sample| sample % parts == part - 1).collect(),
         None => (0..source.len()).collect(),
     };
     if let Some(partial) = options.partial.as_deref().filter(|path| path.exists()) {
-        resume(&mut table, partial)?;
+        resume(&mut table, partial, source)?;
     }
     let mut left: Vec<usize> =
         all.iter().copied().filter(|sample| !table.samples.contains_key(sample)).collect();
-    let session = prepare(executor, model, observed(model))?;
+    let mut names = observed(&form);
+    names.retain(|name| model.main().find(name).is_some());
+    let session = prepare(executor, &form, names)?;
     let mut finished = all.len() - left.len();
     // In rounds, so that an unfinished table can be saved between them.
     let mut round = options.engine.threads().max(1);
     while !left.is_empty() {
         let started = Instant::now();
         let now: Vec<usize> = left.drain(..round.min(left.len())).collect();
-        let part = observe_round(model, session.as_ref(), source, &now, options, &mut |_| {
+        let part = observe_round(session.as_ref(), source, &now, options, &mut |_| {
             finished += 1;
             progress(finished, all.len());
         })?;
         merge(&mut table, part)?;
         if let Some(partial) = &options.partial {
             let spent = started.elapsed();
-            if !left.is_empty() && spent * 2 < SAVE_EVERY {
+            if !left.is_empty() && spent * 2 < options.save_every.unwrap_or(SAVE_EVERY) {
                 round *= 2;
             } else if !left.is_empty() {
                 table.write(partial)?;
@@ -138,7 +133,6 @@ pub fn calibrate(
 type Part = (BTreeMap<usize, String>, BTreeMap<String, Sketch>);
 
 fn observe_round(
-    model: &Model,
     session: &dyn runtime::Session,
     source: &dyn Source,
     samples: &[usize],
@@ -147,7 +141,7 @@ fn observe_round(
 ) -> Result<Vec<Part>> {
     let channels = !options.without_channels;
     let make = || {
-        let collector = Collector { model, sketches: BTreeMap::new(), sample: 0, error: None, channels };
+        let collector = Collector { sketches: BTreeMap::new(), sample: 0, error: None, channels };
         (BTreeMap::<usize, String>::new(), collector)
     };
     let states = run_all(
@@ -182,10 +176,21 @@ impl CalibrationTable {
     }
 }
 
-/// Takes up an unfinished table, if it is of the same run.
-fn resume(table: &mut CalibrationTable, partial: &Path) -> Result<()> {
-    let found = CalibrationTable::read(partial)?;
-    table.merge(&found).with_context(|| {
-        format!("{} is left of another run: delete it or give another --output", partial.display())
-    })
+/// How many of the samples that are done are read again, to see that the data are still the same.
+const CHECKED: usize = 8;
+
+/// Takes up an unfinished table, if it is of the same run over the same data.
+fn resume(table: &mut CalibrationTable, partial: &Path, source: &dyn Source) -> Result<()> {
+    let other =
+        || format!("{} is left of another run: delete it or give another --output", partial.display());
+    let found = CalibrationTable::read(partial).with_context(other)?;
+    for (&sample, known) in found.samples.iter().step_by(found.samples.len().div_ceil(CHECKED).max(1)) {
+        ensure!(sample < source.len(), other());
+        ensure!(
+            digest::sample(&source.sample(sample)?) == *known,
+            "sample {sample} has changed: {}",
+            other()
+        );
+    }
+    table.merge(&found).with_context(other)
 }

@@ -1,13 +1,15 @@
 //! Which runtime runs a model, and running many samples on it.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 
 use anyhow::{Context, Result, anyhow, bail};
 use ir::Model;
-use runtime::{Executor, Feed, Level, Observer, Ort, Prepare, Session, Tract};
+use runtime::{Executor, Feed, Level, Observer, Ort, Prepare, RuntimeError, Session, Tract};
 
+use super::prepare::lowered;
 use crate::data::Source;
 
 /// Which runtime, by the name that users type.
@@ -53,11 +55,13 @@ impl EngineOptions {
     /// The runtime for this model; the answer says why if it is not the first choice.
     pub fn choose(&self, model: &Model) -> Result<(Box<dyn Executor>, Option<String>)> {
         match self.engine {
-            Engine::Tract => Ok((Box::new(Tract), None)),
+            Engine::Tract => Ok((Box::new(Tract), remark(&Tract, model))),
             Engine::Ort => Ok((Box::new(self.ort(Level::Basic)?), None)),
             Engine::Reference => Ok((Box::new(runtime::Reference), None)),
             Engine::Auto => {
-                let Err(missing) = Tract.supports(model) else { return Ok((Box::new(Tract), None)) };
+                let Err(missing) = Tract.supports(model) else {
+                    return Ok((Box::new(Tract), remark(&Tract, model)));
+                };
                 let mut what: Vec<String> = missing.iter().map(|m| format!("{} ({})", m.op, m.why)).collect();
                 what.truncate(3);
                 let lacks = format!("tract cannot run {}", what.join(", "));
@@ -72,6 +76,33 @@ impl EngineOptions {
             }
         }
     }
+}
+
+/// How many operators a note names.
+const NAMED: usize = 3;
+
+/// What is worth knowing about how the runtime runs the model.
+fn remark(executor: &dyn Executor, model: &Model) -> Option<String> {
+    let remarks = executor.remarks(model);
+    let named: Vec<String> =
+        remarks.iter().take(NAMED).map(|item| format!("{} ({})", item.op, item.why)).collect();
+    let more = if remarks.len() > NAMED { ", ..." } else { "" };
+    (!remarks.is_empty()).then(|| {
+        let count = remarks.len();
+        format!(
+            "{} runs {count} operators by their definition, which is slow: {}{more}",
+            executor.name(),
+            named.join(", ")
+        )
+    })
+}
+
+/// The form of a model that a runtime is given: the model itself, or its lowered form.
+///
+/// # Errors
+/// As [`lowered`].
+pub fn form_for<'m>(executor: &dyn Executor, model: &'m Model) -> Result<Cow<'m, Model>> {
+    Ok(if executor.wants_lowered() { Cow::Owned(lowered(model)?) } else { Cow::Borrowed(model) })
 }
 
 /// Runs samples on forks of a session, one a thread. Each worker makes its own `state`, observes with it, and hands it
@@ -107,6 +138,7 @@ pub fn run_all<S: Send>(
                         let Some(&sample) = samples.get(at) else { break };
                         let result = source.sample(sample).and_then(|feed| {
                             work(&mut state, fork.as_mut(), sample, feed)
+                                .map_err(hinted)
                                 .with_context(|| format!("sample {}", source.label(sample)))
                         });
                         match result {
@@ -152,8 +184,26 @@ pub fn collect(session: &mut dyn Session, feed: &Feed) -> Result<Vec<(String, ir
     Ok(values)
 }
 
+/// The next step where a runtime finds out late that it cannot run a model.
+fn hinted(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref::<RuntimeError>() {
+        Some(RuntimeError::Load { runtime, .. }) if *runtime != "ort" => anyhow!("{error:#}{HINT}"),
+        _ => error,
+    }
+}
+
+/// What to do where the embedded runtime cannot run a model.
+const HINT: &str =
+    "\nhint: --runtime ort runs it in ONNX Runtime, --runtime reference by plain definitions, slowly";
+
 /// Prepares a model, naming the runtime in errors.
 pub fn prepare(executor: &dyn Executor, model: &Model, taps: Vec<String>) -> Result<Box<dyn Session>> {
     let options = Prepare { taps, threads: 1 };
-    executor.prepare(model, &options).with_context(|| format!("runtime {}", executor.name()))
+    executor.prepare(model, &options).map_err(|error| {
+        let hint = match &error {
+            RuntimeError::Unsupported { .. } | RuntimeError::Load { .. } if executor.wants_lowered() => HINT,
+            _ => "",
+        };
+        anyhow!("{error}{hint}")
+    })
 }

@@ -9,7 +9,7 @@ use runtime::{Session, View};
 use serde::Serialize;
 
 use super::engine::run_all;
-use crate::data::Source;
+use crate::data::{Labels, Source};
 
 /// The comparison of one value over all samples.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +17,8 @@ pub struct Comparison {
     distance: Distance,
     divergence: Divergence,
     ranking: TopK,
+    reference_answers: TopK,
+    answers: TopK,
     differing: u64,
     elements: u64,
 }
@@ -44,6 +46,18 @@ pub struct Figures {
     pub top5_agreement: Option<f64>,
     /// Share of elements that differ, for integers and booleans.
     pub differing: Option<f64>,
+    /// Share of samples whose label is the reference's first choice; none where no labels were given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference_top1: Option<f64>,
+    /// The same among its first five.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference_top5: Option<f64>,
+    /// Share of samples whose label is the other model's first choice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top1: Option<f64>,
+    /// The same among its first five.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top5: Option<f64>,
 }
 
 impl Comparison {
@@ -76,7 +90,22 @@ impl Comparison {
         Ok(())
     }
 
+    /// Counts right answers where the value holds one row of scores a label.
+    fn judge(&mut self, reference: &Tensor, other: View<'_>, labels: &[usize]) {
+        let (Some(a), Some(b)) = (View::of(reference).floats(), other.floats()) else { return };
+        let row = a.len() / labels.len().max(1);
+        if labels.is_empty() || row < 2 || row * labels.len() != a.len() || a.len() != b.len() {
+            return;
+        }
+        for ((a, b), &label) in a.chunks_exact(row).zip(b.chunks_exact(row)).zip(labels) {
+            self.reference_answers.add_labelled(a, label);
+            self.answers.add_labelled(b, label);
+        }
+    }
+
     fn merge(&mut self, other: &Comparison) {
+        self.reference_answers.merge(&other.reference_answers);
+        self.answers.merge(&other.answers);
         self.distance.merge(&other.distance);
         self.divergence.merge(&other.divergence);
         self.ranking.merge(&other.ranking);
@@ -95,6 +124,10 @@ impl Comparison {
             kl: self.divergence.mean(),
             top1_agreement: self.ranking.top1_agreement(),
             top5_agreement: self.ranking.top5_agreement(),
+            reference_top1: self.reference_answers.accuracy(),
+            reference_top5: self.reference_answers.accuracy5(),
+            top1: self.answers.accuracy(),
+            top5: self.answers.accuracy5(),
             differing: (self.elements > 0).then(|| self.differing as f64 / self.elements as f64),
         }
     }
@@ -117,6 +150,22 @@ pub fn compare(
     threads: usize,
     done: &mut dyn FnMut(usize),
 ) -> Result<Vec<Figures>> {
+    compare_labelled(reference, other, source, samples, None, threads, done)
+}
+
+/// [`compare`], and right answers counted where labels are known.
+///
+/// # Errors
+/// A sample that one of the models cannot run, values of other shapes, a sample without label.
+pub fn compare_labelled(
+    reference: &dyn Session,
+    other: &dyn Session,
+    source: &dyn Source,
+    samples: &[usize],
+    labels: Option<&Labels>,
+    threads: usize,
+    done: &mut dyn FnMut(usize),
+) -> Result<Vec<Figures>> {
     // Each worker needs a fork of both; the second is made by the worker itself, so it must be shareable until then.
     let others =
         std::sync::Mutex::new((0..threads.max(1)).map(|_| other.fork()).collect::<Result<Vec<_>, _>>()?);
@@ -130,7 +179,11 @@ pub fn compare(
         samples,
         threads,
         make,
-        |(other, found), session, _, feed| {
+        |(other, found), session, sample, feed| {
+            let classes = match labels {
+                Some(labels) => labels.of(source, sample)?,
+                None => Vec::new(),
+            };
             let mut expected: BTreeMap<String, Tensor> = BTreeMap::new();
             let mut keep = |name: &str, view: View<'_>| {
                 if let Some(tensor) = view.to_tensor() {
@@ -141,7 +194,9 @@ pub fn compare(
             let mut failure = None;
             let mut match_up = |name: &str, view: View<'_>| {
                 let Some(tensor) = expected.get(name) else { return };
-                let added = found.entry(name.to_string()).or_default().add(tensor, view);
+                let comparison = found.entry(name.to_string()).or_default();
+                let added = comparison.add(tensor, view);
+                comparison.judge(tensor, view, &classes);
                 if let Err(error) = added.with_context(|| format!("value {name:?}")) {
                     failure.get_or_insert(error);
                 }

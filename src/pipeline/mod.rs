@@ -8,3 +8,4 @@ pub mod measure;
 pub mod prepare;
 pub mod quantize;
 pub mod table;
+pub mod tensorrt_cache;

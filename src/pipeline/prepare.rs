@@ -1,11 +1,12 @@
 //! The two forms of a model beside the original: simplified, which is what gets quantized, and lowered, which is what a
 //! float runtime runs.
 
-use std::collections::BTreeMap;
-
 use anyhow::Result;
 use ir::Model;
-use passes::{Options, Spec, Step};
+use passes::{Options, Report, Spec, Step};
+
+/// Operator set of models that are run: the oldest in which all axes, bounds and splits are inputs.
+const EXECUTION_OPSET: i64 = 18;
 
 /// The model as calibration and quantization see it: normalized, shapes inferred, folded, fused, its operators of a version
 /// that has Q/DQ per axis. The same model always gives the same.
@@ -13,28 +14,7 @@ use passes::{Options, Spec, Step};
 /// # Errors
 /// A pass that fails, with the command that reproduces it.
 pub fn quantizable(model: Model) -> Result<Model> {
-    let mut model = converted(simplified(model)?, 13)?;
-    run(
-        &mut model,
-        vec![
-            // Scales and what stands between integer kernels are float32.
-            Step::Once(Spec::new("widen_floats")),
-            // A weight is quantized in the graph that reads it.
-            Step::Once(Spec::new("sink_constants")),
-            Step::Once(Spec::new("infer_shapes")),
-        ],
-    )?;
-    Ok(model)
-}
-
-/// The model with its inputs of these sizes, for targets that take no others.
-///
-/// # Errors
-/// A size that contradicts a declared one.
-pub fn fixed(mut model: Model, inputs: &BTreeMap<String, Vec<i64>>) -> Result<Model> {
-    let inputs = serde_json::to_value(inputs)?;
-    run(&mut model, vec![Step::Once(Spec::new("fix_shapes").with("inputs", inputs))])?;
-    Ok(model)
+    converted(simplified(model)?, 13)
 }
 
 fn simplified(mut model: Model) -> Result<Model> {
@@ -61,18 +41,38 @@ pub fn converted(mut model: Model, opset: i64) -> Result<Model> {
     Ok(model)
 }
 
-/// An equal model without quantization operators, for runtimes that compute in float.
+/// An equal model for runtimes that compute in float: no quantization operators, newer forms of old operators, half
+/// precision widened, loops of known length unrolled.
 ///
 /// # Errors
 /// As [`simplified`].
 pub fn lowered(model: &Model) -> Result<Model> {
     let mut model = model.clone();
-    run(&mut model, vec![Step::Once(Spec::new("lower_for_execution"))])?;
+    let once = |name: &str| Step::Once(Spec::new(name));
+    // What follows from constants alone; here the number of turns of a loop, above all.
+    let folding = ["infer_shapes", "fold_constants", "fold_shapes", "inline_if", "eliminate_dead"];
+    let fold = || Step::Repeat { rounds: 5, passes: folding.map(Spec::new).to_vec() };
+    let bodies = model.graph_ids().len() > 1;
+    let normalize = Step::Once(Spec::new("normalize").with("fix_defaults", true));
+    run(&mut model, if bodies { vec![normalize, fold()] } else { vec![normalize, once("infer_shapes")] })?;
+    let report = run(
+        &mut model,
+        vec![
+            // Fewer forms for a runtime to know; where an operator cannot be converted, all keep their version.
+            Step::Once(Spec::new("raise_opset").with("to", EXECUTION_OPSET)),
+            once("lower_for_execution"),
+            once("infer_shapes"),
+        ],
+    )?;
+    if report.rewrites.iter().any(|rewrite| rewrite.rule == "loop") {
+        // The number of the turn is a constant now, and what follows from it.
+        run(&mut model, vec![fold()])?;
+    }
     Ok(model)
 }
 
-fn run(model: &mut Model, steps: Vec<Step>) -> Result<()> {
-    passes::run(model, &steps, Options::default()).map(|_| ()).map_err(explain)
+fn run(model: &mut Model, steps: Vec<Step>) -> Result<Report> {
+    passes::run(model, &steps, Options::default()).map_err(explain)
 }
 
 #[allow(clippy::boxed_local)] // the passes' error type is a box

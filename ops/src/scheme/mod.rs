@@ -41,8 +41,6 @@ pub enum Work {
     Arithmetic,
     /// Only moves elements, or picks among them.
     Movement,
-    /// Picks rows of a constant table: an embedding. The table is a weight that nothing is multiplied with.
-    Lookup,
 }
 
 /// How one operator may be quantized.

@@ -176,6 +176,10 @@ impl Executor for Ort {
         format!("{}, level {}", self.library.version, self.level.name())
     }
 
+    fn wants_lowered(&self) -> bool {
+        false
+    }
+
     /// ONNX Runtime says itself what it lacks when it loads the model; only our own domain is refused here.
     fn supports(&self, model: &Model) -> Result<(), Vec<Unsupported>> {
         let mut found = Vec::new();

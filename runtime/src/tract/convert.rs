@@ -46,6 +46,17 @@ pub(super) fn to_tract(tensor: &Tensor) -> Option<tract_onnx::prelude::Tensor> {
     unsafe { tract_onnx::prelude::Tensor::from_raw_dt(datum, tensor.dims(), tensor.bytes()).ok() }
 }
 
+/// A copy for everybody else.
+pub(super) fn from_tract(value: &tract_onnx::prelude::Tensor) -> Option<Tensor> {
+    let dtype = dtype(value.datum_type())?;
+    if dtype == DType::String {
+        let strings = value.to_plain_array_view::<String>().ok()?;
+        let strings: Vec<_> = strings.iter().map(|text| text.clone().into_bytes().into()).collect();
+        return Tensor::strings(value.shape(), strings).ok();
+    }
+    Tensor::new(dtype, value.shape(), value.as_bytes().to_vec()).ok()
+}
+
 /// Symbolic sizes that flow as values (`TDim`) are plain int64 for everybody else.
 pub(super) fn without_dims(value: &TValue) -> TValue {
     if value.datum_type() != TDim::datum_type() {

@@ -1,144 +1,128 @@
-//! What tract 0.23.9 cannot run, or runs wrong without a word: refused here, never guessed.
+//! Which operators tract runs itself, which run by their definition inside it, and which it cannot run: never a guess.
 //!
-//! The lists come from running the ONNX node cases through tract and comparing (`runtime/tests/support.rs` does it again
-//! and fails when this table and tract disagree).
+//! tract 0.23.9 runs some forms wrong without a word. What the table of [`crate::proof`] knows to be right is left to it;
+//! everything else is run by [`super::evaluate`], by the definition in `ops`. What is left is refused: operators without
+//! definition, element types that tract has not, sequences, and bodies around what it cannot run.
 
-use ir::{DType, Graph, Model, Op, OpId};
+use ir::{Graph, GraphId, Model, OpId, TypeKind};
 
 use super::convert::datum_type;
 use crate::Unsupported;
+use crate::proof::{form, proven};
 
-/// Operators of ONNX's own domain that tract has not.
-const MISSING: &[&str] = &[
-    "AffineGrid",
-    "Bernoulli",
-    "BitCast",
-    "CenterCropPad",
-    "Col2Im",
-    "Compress",
-    "CumProd",
-    "DeformConv",
-    "Det",
-    "FlexAttention",
-    "ImageDecoder",
-    "LabelEncoder",
-    "LinearAttention",
-    "Loop",
-    "LpPool",
-    "MaxRoiPool",
-    "MaxUnpool",
-    "NegativeLogLikelihoodLoss",
-    "Optional",
-    "OptionalGetElement",
-    "OptionalHasElement",
-    "RegexFullMatch",
-    "ReverseSequence",
-    "RoiAlign",
-    "SequenceAt",
-    "SequenceConstruct",
-    "SequenceEmpty",
-    "SequenceErase",
-    "SequenceInsert",
-    "SequenceLength",
-    "SequenceMap",
-    "SoftmaxCrossEntropyLoss",
-    "SplitToSequence",
-    "ConcatFromSequence",
-    "StringConcat",
-    "StringNormalizer",
-    "StringSplit",
-    "SwiGLU",
-    "TensorScatter",
-    "TfIdfVectorizer",
-    "Unique",
-    "Upsample",
-];
+/// Operators of our own that tract was given.
+const OWN: &[&str] = &["FakeQuant", "Evaluate"];
 
-/// Operators of other domains that tract runs as their own domain defines them (checked against ONNX Runtime).
-const FOREIGN: &[(&str, &str)] = &[
-    ("onnxq", "FakeQuant"),
-    ("com.microsoft", "Gelu"),
-    ("com.microsoft", "FastGelu"),
-    ("com.microsoft", "QuickGelu"),
-    ("com.microsoft", "BiasGelu"),
-    ("com.microsoft", "SkipLayerNormalization"),
-    ("com.microsoft", "SkipSimplifiedLayerNormalization"),
-    ("com.microsoft", "MultiHeadAttention"),
-    ("com.microsoft", "RotaryEmbedding"),
-    ("com.microsoft", "GroupQueryAttention"),
-];
+/// Operators with bodies: what is inside is judged by itself.
+const BODIES: &[&str] = &["If", "Scan"];
 
-/// Everything in the model that tract cannot run right.
-pub(super) fn check(model: &Model) -> Result<(), Vec<Unsupported>> {
-    let mut found = Vec::new();
+/// What becomes of an operator.
+#[derive(Debug, PartialEq)]
+pub(super) enum Verdict {
+    /// tract runs it.
+    Native,
+    /// Its definition runs, and why.
+    Defined(String),
+    /// It cannot be run, and why.
+    Refused(String),
+}
+
+/// The operators that are not tract's own business.
+#[derive(Debug, Default)]
+pub(super) struct Judgement {
+    pub(super) defined: Vec<(GraphId, OpId)>,
+    pub(super) remarks: Vec<Unsupported>,
+    pub(super) refused: Vec<Unsupported>,
+}
+
+/// Judges every operator of the model.
+pub(super) fn judge(model: &Model) -> Judgement {
+    let mut found = Judgement::default();
     for id in model.graph_ids() {
         let graph = model.graph(id);
         for op in graph.ops() {
-            if let Some(why) = reason(graph, op) {
-                found.push(Unsupported { op: graph.op(op).to_string(), why });
-            }
-        }
-        for value in graph.values() {
-            let value = graph.value(value);
-            if let Some(dtype) = value.dtype().filter(|&dtype| datum_type(dtype).is_none()) {
-                found.push(Unsupported {
-                    op: format!("value \"{}\"", value.name()),
-                    why: format!("{dtype} elements"),
-                });
+            let item = |why| Unsupported { op: graph.op(op).to_string(), why };
+            match verdict(model, id, op) {
+                Verdict::Native => {}
+                Verdict::Defined(why) => {
+                    found.defined.push((id, op));
+                    found.remarks.push(item(why));
+                }
+                Verdict::Refused(why) => found.refused.push(item(why)),
             }
         }
     }
     if !model.functions.is_empty() {
-        found.push(Unsupported { op: "model".into(), why: "local functions".into() });
+        found.refused.push(Unsupported { op: "model".into(), why: "local functions".into() });
     }
-    if found.is_empty() { Ok(()) } else { Err(found) }
+    found
 }
 
-fn reason(graph: &Graph, id: OpId) -> Option<String> {
-    let op = graph.op(id);
-    let (domain, name) = op.kind.key();
-    if !domain.is_empty() {
-        let known = FOREIGN.contains(&(domain, name));
-        return (!known).then(|| format!("the domain {domain:?} is ignored by tract"));
+pub(super) fn verdict(model: &Model, id: GraphId, op: OpId) -> Verdict {
+    let graph = model.graph(id);
+    let node = graph.op(op);
+    let (domain, name) = node.kind.key();
+    if let Some(why) = foreign_type(graph, op) {
+        return Verdict::Refused(why);
     }
-    if MISSING.contains(&name) {
-        return Some("not implemented".into());
+    if domain == "onnxq" && OWN.contains(&name) || domain.is_empty() && BODIES.contains(&name) {
+        return Verdict::Native;
     }
-    match name {
-        "LSTM" | "GRU" | "RNN" => recurrent(op),
-        "QuantizeLinear" | "DequantizeLinear" | "DynamicQuantizeLinear" => {
-            Some("must be lowered first: tract miscompiles it around Softmax".into())
+    let why = match special(graph, op).map_or_else(|| proven(&form(model, id, op)), Err) {
+        Ok(()) => return Verdict::Native,
+        Err(why) => why,
+    };
+    if node.attrs.graphs().next().is_some() {
+        return Verdict::Refused(format!("{why}, and it has a body"));
+    }
+    if let Some(missing) = undefined(graph, op) {
+        return Verdict::Refused(format!("{why}, and {missing}"));
+    }
+    match ops::rule(&node.kind, ir::version(model.opsets_of(id), domain)) {
+        Ok(rule) if rule.evaluates() => Verdict::Defined(why),
+        Ok(_) => Verdict::Refused(format!("{why}, and it has no definition here")),
+        Err(missing) => Verdict::Refused(format!("{why}; {missing}")),
+    }
+}
+
+/// A value of a kind that tract has not.
+fn foreign_type(graph: &Graph, op: OpId) -> Option<String> {
+    let slots = graph.op_inputs(op).into_iter().chain(graph.op_outputs(op)).flatten();
+    slots.map(|value| graph.value(value)).find_map(|value| {
+        let ty = value.ty.as_ref()?;
+        match (&ty.kind, value.dtype()) {
+            (TypeKind::Tensor(_), Some(dtype)) => {
+                datum_type(dtype).is_none().then(|| format!("{dtype} elements"))
+            }
+            (TypeKind::Tensor(_) | TypeKind::None, _) => None,
+            _ => Some("values that are no tensors".into()),
         }
-        "Attention" => attention(op),
-        "Pad" if op.attrs.str("mode") == Some("wrap") => Some("mode wrap".into()),
-        "BitShift" => Some("wrong for shifts by the width".into()),
-        "Celu" => half_precision(graph, id),
-        "MatMul" => {
-            let ranks = [graph.input(id, 0), graph.input(id, 1)];
-            let vector = |v: &Option<ir::ValueId>| {
-                v.and_then(|v| graph.value(v).shape()).is_some_and(|s| s.rank() == 1)
-            };
-            ranks.iter().all(vector).then(|| "vector times vector".into())
-        }
-        _ => None,
-    }
+    })
 }
 
-fn recurrent(op: &Op) -> Option<String> {
-    match op.attrs.str("direction") {
-        Some("reverse") => Some("direction reverse is ignored".into()),
-        _ => None,
-    }
-}
-
-fn attention(op: &Op) -> Option<String> {
-    let windowed = ["left_window_size", "right_window_size", "window_size"]
-        .iter()
-        .any(|name| op.attrs.get(name).is_some());
-    windowed.then(|| "window attributes are ignored".into())
-}
-
-fn half_precision(graph: &Graph, id: OpId) -> Option<String> {
+/// Forms that the definitions in `ops` refuse.
+fn undefined(graph: &Graph, id: OpId) -> Option<&'static str> {
     let dtype = graph.input(id, 0).and_then(|value| graph.value(value).dtype());
-    (dtype == Some(DType::F16)).then(|| "wrong in float16".into())
+    match graph.op(id).kind.key() {
+        ("", "Resize" | "Upsample") if dtype.is_some_and(|dtype| !dtype.is_float()) => {
+            Some("its definition here is of floats")
+        }
+        _ => None,
+    }
+}
+
+/// What no table of forms can say: it depends on more than the form.
+pub(super) fn special(graph: &Graph, id: OpId) -> Option<String> {
+    let rank = |at| graph.input(id, at).and_then(|v| graph.value(v).shape()).map(|s| s.rank());
+    match graph.op(id).kind.key() {
+        ("", "QuantizeLinear" | "DequantizeLinear" | "DynamicQuantizeLinear") => {
+            Some("tract miscompiles it around Softmax".into())
+        }
+        ("", "BitShift") => Some("tract runs it wrong for shifts by the width".into()),
+        ("", "CumSum") => Some("tract cannot run it on sizes".into()),
+        ("", "MatMul") if rank(0) == Some(1) && rank(1) == Some(1) => {
+            Some("tract cannot multiply a vector and a vector".into())
+        }
+        _ => None,
+    }
 }

@@ -4,9 +4,11 @@
 //! where they end up are remembered, the real outputs are selected again, and the run calls back after each node. That
 //! costs about as much as a plain run and nothing is kept (rust-feasibility notes, way D).
 //!
-//! tract ignores domains and several attributes. What it would run wrong is refused by [`gate`] before it sees the model.
+//! tract ignores domains and several attributes. What it is not known to run right is run by its definition instead
+//! ([`evaluate`]), or refused: [`gate`] decides before tract sees the model.
 
 mod convert;
+mod evaluate;
 mod fake_quant;
 mod gate;
 mod plan;
@@ -24,9 +26,18 @@ pub(crate) const NAME: &str = "tract";
 /// The version that Cargo.toml pins; a test compares the two.
 const VERSION: &str = "0.23.9";
 
+/// tract has this element type.
+pub(crate) fn has_type(dtype: ir::DType) -> bool {
+    convert::datum_type(dtype).is_some()
+}
+
 /// The tract runtime.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tract;
+
+/// tract without its gate, for the test that finds out what belongs into the gate. It runs some models wrong.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ungated;
 
 impl Executor for Tract {
     fn name(&self) -> &'static str {
@@ -38,14 +49,41 @@ impl Executor for Tract {
     }
 
     fn supports(&self, model: &Model) -> Result<(), Vec<Unsupported>> {
-        gate::check(model)
+        let refused = gate::judge(model).refused;
+        if refused.is_empty() { Ok(()) } else { Err(refused) }
+    }
+
+    fn remarks(&self, model: &Model) -> Vec<Unsupported> {
+        gate::judge(model).remarks
     }
 
     fn prepare(&self, model: &Model, options: &Prepare) -> Result<Box<dyn Session>, RuntimeError> {
-        self.supports(model).map_err(|list| RuntimeError::Unsupported {
-            runtime: NAME,
-            what: crate::executor::join(&list),
-        })?;
+        let found = gate::judge(model);
+        if !found.refused.is_empty() {
+            let what = crate::executor::join(&found.refused);
+            return Err(RuntimeError::Unsupported { runtime: NAME, what });
+        }
+        let mut model = model.clone();
+        evaluate::replace(&mut model, &found.defined)
+            .map_err(|what| RuntimeError::Load { runtime: NAME, what })?;
+        Ungated.prepare(&model, options)
+    }
+}
+
+impl Executor for Ungated {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn version(&self) -> String {
+        format!("{VERSION}, ungated")
+    }
+
+    fn supports(&self, _model: &Model) -> Result<(), Vec<Unsupported>> {
+        Ok(())
+    }
+
+    fn prepare(&self, model: &Model, options: &Prepare) -> Result<Box<dyn Session>, RuntimeError> {
         let source = guard(|| plan::Source::load(model, options))?;
         Ok(Box::new(session::TractSession::new(Arc::new(source))))
     }

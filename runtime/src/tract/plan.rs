@@ -11,7 +11,7 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{InferenceFact, InferenceModelExt};
 
 use super::convert::datum_type;
-use super::{NAME, fake_quant};
+use super::{NAME, evaluate, fake_quant};
 use crate::error::chain;
 use crate::{Prepare, RuntimeError};
 
@@ -54,6 +54,7 @@ fn load(error: TractError) -> RuntimeError {
 
 impl Source {
     pub(super) fn load(model: &Model, options: &Prepare) -> Result<Source, RuntimeError> {
+        let model = &with_unique_names(model);
         let bytes =
             proto::to_bytes(model).map_err(|e| RuntimeError::Load { runtime: NAME, what: e.to_string() })?;
         let proto: ModelProto = framework().proto_model_for_read(&mut &bytes[..]).map_err(load)?;
@@ -118,9 +119,31 @@ impl Source {
     }
 }
 
+/// tract asks for a name of its own for each node of a graph; ONNX does not.
+fn with_unique_names(model: &Model) -> Model {
+    let mut model = model.clone();
+    for id in model.graph_ids() {
+        let graph = model.graph_mut(id);
+        let mut taken: HashMap<String, usize> = HashMap::new();
+        for op in graph.ops() {
+            let name = graph.op(op).name.clone();
+            if name.is_empty() {
+                continue;
+            }
+            let count = taken.entry(name.clone()).or_default();
+            *count += 1;
+            if *count > 1 {
+                graph.op_mut(op).name = format!("{name} ({count})");
+            }
+        }
+    }
+    model
+}
+
 /// tract with our operators instead of its own where those are wrong or missing.
 fn framework() -> Onnx {
     let mut onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
     onnx.op_register.insert("FakeQuant", fake_quant::build);
+    onnx.op_register.insert("Evaluate", evaluate::build);
     onnx.with_ignore_output_types(true)
 }

@@ -11,6 +11,7 @@ use super::convert::{dtype, to_tract, without_dims};
 use super::plan::{Plan, Shapes, Source};
 use super::{NAME, guard};
 use crate::error::chain;
+use crate::executor::widened;
 use crate::{Feed, Observer, Recording, RuntimeError, Session, View};
 
 /// How many plans for different input shapes are kept: enough for a handful of sequence lengths, few enough that
@@ -60,6 +61,7 @@ impl TractSession {
                 found,
             };
             let tensor = found.ok_or_else(|| wrong("nothing".into()))?;
+            let tensor = &*widened(tensor, input.dtype);
             let describe = || format!("{} {:?}", tensor.dtype(), tensor.dims());
             let fits = input.dims.as_ref().is_none_or(|dims| {
                 dims.len() == tensor.rank()
@@ -228,7 +230,12 @@ impl Session for TractSession {
             show_node(plan, node.id, &mut values, observer);
             Ok(values)
         };
-        guard(|| self.run_any(feed, &mut step)).map(|_| ())
+        let plan = guard(|| self.run_any(feed, &mut step))?;
+        // A model of which everything was folded has no node to evaluate.
+        if !started {
+            show_constants(&plan, observer);
+        }
+        Ok(())
     }
 
     fn fork(&self) -> Result<Box<dyn Session>, RuntimeError> {

@@ -5,7 +5,7 @@ use ir::Model;
 use runtime::{Executor, Level};
 use serde::Serialize;
 
-use super::super::engine::prepare;
+use super::super::engine::{form_for, prepare};
 use super::super::measure::{Figures, compare};
 use super::super::prepare::lowered;
 use super::Job;
@@ -23,15 +23,12 @@ pub struct Validation {
 
 /// Runs float and quantized in the float runtime, and in ONNX Runtime at both levels where it is installed.
 pub fn validate(job: &mut Job<'_>, quantized: &Model) -> Result<Vec<Validation>> {
-    let (low_float, low_quantized) = (lowered(job.float)?, lowered(quantized)?);
-    let (executor, note) = job.options.engine.choose(&low_quantized)?;
+    let (executor, note) = job.options.engine.choose(&lowered(quantized)?)?;
     job.notes.extend(note.filter(|note| !job.notes.contains(note)));
-    let mut all = Vec::new();
-    // What tract lacks runs in ONNX Runtime, which gets the emitted model itself, below.
-    if executor.name() != "ort" {
-        let found = side_by_side(job, executor.as_ref(), &low_float, &low_quantized);
-        all.push(found.context("validating in the float runtime")?);
-    }
+    let mut all = vec![
+        side_by_side(job, executor.as_ref(), job.float, quantized)
+            .context("validating in the float runtime")?,
+    ];
     match job.options.engine.ort(Level::All) {
         Ok(ort) => {
             for level in [Level::Basic, Level::All] {
@@ -50,7 +47,8 @@ fn side_by_side(
     float: &Model,
     quantized: &Model,
 ) -> Result<Validation> {
-    let (a, b) = (prepare(executor, float, vec![])?, prepare(executor, quantized, vec![])?);
+    let (a, b) = (form_for(executor, float)?, form_for(executor, quantized)?);
+    let (a, b) = (prepare(executor, &a, vec![])?, prepare(executor, &b, vec![])?);
     let mut done = 0;
     let count = job.judged.len();
     let progress = &mut job.progress;
