@@ -1,6 +1,11 @@
 //! A compiler that quantizes ONNX models and proves what it emitted.
 
+mod api;
 pub mod cli;
 pub mod data;
 mod ort_library;
 pub mod pipeline;
+pub mod recipe;
+
+pub use api::{Samples, quantize};
+pub use pipeline::quantize::QuantizeOptions;

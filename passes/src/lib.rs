@@ -45,7 +45,9 @@ mod recompose_gelu;
 mod recompose_hard_swish;
 mod recompose_layer_norm;
 mod recompose_softmax;
+mod sink_constants;
 pub mod target;
+mod widen_floats;
 
 use ir::Model;
 

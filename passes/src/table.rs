@@ -55,6 +55,8 @@ passes! {
     recompose_hard_swish::RecomposeHardSwish,
     recompose_layer_norm::RecomposeLayerNorm,
     recompose_softmax::RecomposeSoftmax,
+    sink_constants::SinkConstants,
+    widen_floats::WidenFloats,
 }
 
 fn make_pass<P: Pass + DeserializeOwned + 'static>(

@@ -158,14 +158,7 @@ fn depthwise() -> Model {
 }
 
 fn plan(model: &Model, name: &str) -> QuantPlan {
-    let choices = Choices {
-        target: target(name).unwrap(),
-        precision: Precision::Int8,
-        overrides: Default::default(),
-        per_tensor: false,
-        computed_products: false,
-    };
-    choose(model, &choices)
+    choose(model, &Choices::new(target(name).unwrap()))
 }
 
 /// `name=i` for every operator in the order of the model.
@@ -344,13 +337,7 @@ fn weights_and_biases_follow_the_target() {
 #[test]
 fn sixteen_bit_functions_get_the_scales_that_qnn_has_built_in() {
     let model = silu();
-    let choices = Choices {
-        target: target("qnn").unwrap(),
-        precision: Precision::A16w8,
-        overrides: Default::default(),
-        per_tensor: false,
-        computed_products: false,
-    };
+    let choices = Choices { precision: Precision::A16w8, ..Choices::new(target("qnn").unwrap()) };
     let plan = choose(&model, &choices);
     let (low, high) = plan.values["gate"].range.unwrap();
     assert_eq!((low, (high - low) / 65535.0), (0.0, 1.0 / 65536.0));

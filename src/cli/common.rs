@@ -172,6 +172,13 @@ impl Bars {
     }
 }
 
+/// The target of this name.
+pub fn target(name: &str) -> Result<&'static dyn passes::target::Target> {
+    let names = || passes::target::TARGETS.iter().map(|target| target.name()).collect::<Vec<_>>().join(", ");
+    passes::target::target(name)
+        .with_context(|| format!("no target is called {name:?}; there are: {}", names()))
+}
+
 /// Reads a model and says what there is to say about its file.
 pub fn read_model(path: &std::path::Path) -> Result<Model> {
     let loaded = proto::read(path, &ReadOptions::default()).with_context(|| path.display().to_string())?;

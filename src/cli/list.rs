@@ -1,6 +1,6 @@
-//! `onnxq list` and `onnxq explain`: what there is, from the tables of the code itself.
+//! `onnxq list`: what there is, from the tables of the code itself.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::ValueEnum;
 
 /// What can be listed.
@@ -22,13 +22,6 @@ pub struct ListArgs {
     /// What to list
     #[arg(value_enum)]
     what: What,
-}
-
-/// Print the manual of a pass, or why a target or method exists
-#[derive(clap::Args)]
-pub struct ExplainArgs {
-    /// Name of a pass, target or method
-    name: String,
 }
 
 /// Runs `list`.
@@ -55,21 +48,6 @@ pub fn list(args: &ListArgs) -> Result<()> {
         What::Methods => {
             quant::range::METHODS.iter().for_each(|(name, about)| println!("{name:<24}{about}"));
         }
-    }
-    Ok(())
-}
-
-/// Runs `explain`.
-pub fn explain(args: &ExplainArgs) -> Result<()> {
-    let name = args.name.as_str();
-    if let Some(manual) = passes::table::explain(name) {
-        println!("{manual}");
-    } else if let Some(target) = passes::target::target(name) {
-        println!("{}: {}", target.name(), target.about());
-    } else if let Some((name, about)) = quant::range::METHODS.iter().find(|(known, _)| *known == name) {
-        println!("{name}: {about}");
-    } else {
-        bail!("nothing is called {name:?}: see `onnxq list passes`, `list targets`, `list methods`");
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ mod calibrate;
 mod check;
 mod common;
 mod compare;
+mod explain;
 mod inspect;
 mod list;
 mod opt;
@@ -12,9 +13,11 @@ mod run;
 mod simplify;
 mod table;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::Context;
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// A compiler that quantizes ONNX models and proves what it emitted.
 #[derive(Parser)]
@@ -29,7 +32,7 @@ enum Command {
     Calibrate(calibrate::Args),
     Check(check::Args),
     Compare(Box<compare::Args>),
-    Explain(list::ExplainArgs),
+    Explain(explain::Args),
     Inspect(inspect::Args),
     List(list::ListArgs),
     Opt(opt::Args),
@@ -40,11 +43,18 @@ enum Command {
 
 /// Runs the program: 0 done, 1 a stated bar was missed, 2 usage or input error.
 pub fn main() -> ExitCode {
-    let done = match Args::parse().command {
+    let command = match arguments(std::env::args_os().collect()) {
+        Ok(args) => args.command,
+        Err(error) => {
+            eprintln!("error: {}", told(&error));
+            return ExitCode::from(2);
+        }
+    };
+    let done = match command {
         Command::Calibrate(args) => calibrate::run(&args).map(|()| true),
         Command::Check(args) => check::run(&args),
         Command::Compare(args) => compare::run(&args),
-        Command::Explain(args) => list::explain(&args).map(|()| true),
+        Command::Explain(args) => explain::run(&args).map(|()| true),
         Command::Inspect(args) => inspect::run(&args).map(|()| true),
         Command::List(args) => list::list(&args).map(|()| true),
         Command::Opt(args) => opt::run(&args).map(|()| true),
@@ -60,6 +70,23 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// The command line, with what a recipe adds to it.
+fn arguments(mut line: Vec<OsString>) -> anyhow::Result<Args> {
+    let args = Args::parse_from(&line);
+    let Command::Quantize(quantize) = &args.command else { return Ok(args) };
+    let Some(path) = &quantize.recipe else { return Ok(args) };
+    let command = Args::command();
+    let given = Args::command().get_matches_from(&line);
+    let (Some(("quantize", given)), Some(command)) =
+        (given.subcommand(), command.find_subcommand("quantize"))
+    else {
+        return Ok(args);
+    };
+    let flags = crate::recipe::flags(&crate::recipe::read(path)?, command, given);
+    line.extend(flags.with_context(|| path.display().to_string())?);
+    Ok(Args::parse_from(line))
 }
 
 /// The error and its causes in one line, each said once: many messages repeat their cause.

@@ -7,10 +7,11 @@ use passes::quantize::{Kernel, Precision, QuantPlan};
 use quant::range::Method;
 use serde::Serialize;
 
-use super::common::{Bars, DataArgs, EngineArgs, progress, read_model};
+use super::common::{Bars, DataArgs, EngineArgs, progress, read_model, target};
 use super::table::Table;
-use crate::pipeline::quantize::{Mode, QuantizeOptions, Quantized, Validation, quantize};
+use crate::pipeline::quantize::{Format, Mode, QuantizeOptions, Quantized, Validation, named_grid, quantize};
 use crate::pipeline::table::{CalibrationTable, write_atomic};
+use crate::recipe::{self, Rules, named_precision};
 
 /// Quantize a model, and measure what that did to it
 #[derive(clap::Args)]
@@ -20,21 +21,39 @@ pub struct Args {
     /// Where to write the quantized model
     #[arg(short, long)]
     output: PathBuf,
-    /// What is rounded ahead of time: `static` rounds weights and activations
+    /// What is rounded ahead of time
     #[arg(long, value_enum, default_value_t)]
     mode: Mode,
+    /// Take what is not given here from this recipe (TOML); its keys are the flags
+    #[arg(long, value_name = "FILE")]
+    pub recipe: Option<PathBuf>,
     /// The runtime that the file is for (`onnxq list targets`)
     #[arg(long, default_value = "ort-cpu")]
     target: String,
     /// Range method of activations (`onnxq list methods`)
     #[arg(long, default_value = "auto")]
     method: String,
+    /// How quantization is written into the file
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Codes of activations: uint8, int8, uint16, int16, fp8; -symmetric behind it puts zero in the middle
+    #[arg(long, value_name = "CODES")]
+    activation: Option<String>,
+    /// Codes of weights: int8, uint8, fp8; -asymmetric behind it gives a zero point
+    #[arg(long, value_name = "CODES")]
+    weight: Option<String>,
     /// Precision: int8, a16w8, fp8
     #[arg(long, default_value = "int8")]
     precision: String,
     /// One scale a weight instead of one a channel
     #[arg(long)]
     per_tensor: bool,
+    /// Inputs and outputs of the model become codes, where they are quantized anyway
+    #[arg(long)]
+    integer_io: bool,
+    /// Quantize only these operators: node names, value names or types; * and ? match
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    include: Vec<String>,
     /// Keep these operators in float: node names, value names or types; * and ? match
     #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     exclude: Vec<String>,
@@ -74,30 +93,17 @@ struct Report<'a> {
 
 /// Runs the command; false if a stated bar was missed.
 pub fn run(args: &Args) -> Result<bool> {
-    let target = passes::target::target(&args.target).ok_or_else(|| {
-        let names: Vec<&str> = passes::target::TARGETS.iter().map(|target| target.name()).collect();
-        anyhow!("no target is called {:?}; there are: {}", args.target, names.join(", "))
-    })?;
-    let precision =
-        Precision::ALL.iter().find(|(_, name)| *name == args.precision).map(|(precision, _)| *precision);
-    let options = QuantizeOptions {
-        mode: args.mode,
-        target,
-        precision: precision.with_context(|| format!("no precision is called {:?}", args.precision))?,
-        per_tensor: args.per_tensor,
-        method: args.method.parse::<Method>().map_err(|e| anyhow!("--method: {e}"))?,
-        exclude: args.exclude.clone(),
-        engine: args.engine.options(),
-        plan: args.plan.as_deref().map(read_plan).transpose()?,
-        table: args.table.as_deref().map(CalibrationTable::read).transpose()?,
-    };
+    let options = options(args)?;
     if args.output == args.model {
         bail!("--output would overwrite the input");
     }
     let model = read_model(&args.model)?;
-    let source = args.data.open(&model)?;
+    let source = match (&args.data.data, args.data.random, args.mode) {
+        (None, None, Mode::Dynamic) => None,
+        _ => Some(args.data.open(&model)?),
+    };
     let bar = progress("working");
-    let made = quantize(model, source.as_ref(), &options, &mut |what, done, all| {
+    let made = quantize(model, source.as_deref(), &options, &mut |what, done, all| {
         bar.set_prefix(what);
         bar.set_length(all as u64);
         bar.set_position(done as u64);
@@ -129,6 +135,40 @@ pub fn run(args: &Args) -> Result<bool> {
         None => print(&made, before, after),
     }
     Ok(made.validation.iter().all(|validation| args.bars.met(&validation.runtime, &validation.outputs)))
+}
+
+/// What the arguments and the recipe ask.
+fn options(args: &Args) -> Result<QuantizeOptions> {
+    let codes = |name: &Option<String>, flag: &str, weights| {
+        let grid = name.as_deref().map(|name| named_grid(name, weights)).transpose();
+        grid.with_context(|| format!("--{flag}"))
+    };
+    let activation = codes(&args.activation, "activation", false)?;
+    let precision = match activation.map(|grid| grid.code) {
+        Some(code) if code.is_float() => Precision::Fp8,
+        Some(code) if code.bits() == 16 => Precision::A16w8,
+        _ => named_precision(&args.precision)?,
+    };
+    Ok(QuantizeOptions {
+        mode: args.mode,
+        format: args.format,
+        precision,
+        activation,
+        weight: codes(&args.weight, "weight", true)?,
+        per_tensor: args.per_tensor,
+        method: args.method.parse::<Method>().map_err(|e| anyhow!("--method: {e}"))?,
+        include: args.include.clone(),
+        exclude: args.exclude.clone(),
+        rules: match &args.recipe {
+            Some(path) => Rules::parse(&recipe::read(path)?).with_context(|| path.display().to_string())?,
+            None => Rules::default(),
+        },
+        integer_io: args.integer_io,
+        engine: args.engine.options(),
+        plan: args.plan.as_deref().map(read_plan).transpose()?,
+        table: args.table.as_deref().map(CalibrationTable::read).transpose()?,
+        ..QuantizeOptions::new(target(&args.target)?)
+    })
 }
 
 fn read_plan(path: &std::path::Path) -> Result<QuantPlan> {

@@ -44,7 +44,8 @@ pub fn observed(model: &Model) -> Vec<String> {
 }
 
 /// Collects sketches by value name.
-struct Collector {
+struct Collector<'a> {
+    model: &'a Model,
     sketches: BTreeMap<String, Sketch>,
     /// Channel axis of values whose channels are worth keeping.
     sample: u64,
@@ -52,13 +53,18 @@ struct Collector {
     channels: bool,
 }
 
-impl Observer for Collector {
+impl Collector<'_> {
+    /// The model says that every sample has as many indices along this axis: only then they are channels.
+    fn is_fixed(&self, name: &str, axis: usize, size: usize) -> bool {
+        let graph = self.model.main();
+        let shape = graph.find(name).and_then(|value| graph.value(value).shape());
+        shape.and_then(|shape| shape.dims.get(axis)?.known()) == Some(size)
+    }
+}
+
+impl Observer for Collector<'_> {
     fn see(&mut self, name: &str, value: View<'_>) {
         let Some(elements) = value.floats() else { return };
-        let sketch = match self.sketches.get_mut(name) {
-            Some(sketch) => sketch,
-            None => self.sketches.entry(name.to_string()).or_default(),
-        };
         let dims = value.dims();
         // Pictures keep channels on axis 1, everything else on its last axis.
         let axis = match dims.len() {
@@ -67,7 +73,12 @@ impl Observer for Collector {
             2 | 3 => Some(dims.len() - 1),
             _ => Some(1),
         };
-        let layout = axis.filter(|_| self.channels).and_then(|axis| quant::Layout::per_axis(dims, axis).ok());
+        let axis = axis.filter(|&axis| self.channels && self.is_fixed(name, axis, dims[axis]));
+        let sketch = match self.sketches.get_mut(name) {
+            Some(sketch) => sketch,
+            None => self.sketches.entry(name.to_string()).or_default(),
+        };
+        let layout = axis.and_then(|axis| quant::Layout::per_axis(dims, axis).ok());
         let seen = match layout {
             Some(layout) => sketch.observe_channels(self.sample, &elements, &layout),
             None => {
@@ -111,7 +122,7 @@ pub fn calibrate(
     while !left.is_empty() {
         let started = Instant::now();
         let now: Vec<usize> = left.drain(..round.min(left.len())).collect();
-        let part = observe_round(session.as_ref(), source, &now, options, &mut |_| {
+        let part = observe_round(model, session.as_ref(), source, &now, options, &mut |_| {
             finished += 1;
             progress(finished, all.len());
         })?;
@@ -133,6 +144,7 @@ pub fn calibrate(
 type Part = (BTreeMap<usize, String>, BTreeMap<String, Sketch>);
 
 fn observe_round(
+    model: &Model,
     session: &dyn runtime::Session,
     source: &dyn Source,
     samples: &[usize],
@@ -141,7 +153,7 @@ fn observe_round(
 ) -> Result<Vec<Part>> {
     let channels = !options.without_channels;
     let make = || {
-        let collector = Collector { sketches: BTreeMap::new(), sample: 0, error: None, channels };
+        let collector = Collector { model, sketches: BTreeMap::new(), sample: 0, error: None, channels };
         (BTreeMap::<usize, String>::new(), collector)
     };
     let states = run_all(

@@ -1,6 +1,8 @@
 //! The two forms of a model beside the original: simplified, which is what gets quantized, and lowered, which is what a
 //! float runtime runs.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use ir::Model;
 use passes::{Options, Report, Spec, Step};
@@ -14,7 +16,28 @@ const EXECUTION_OPSET: i64 = 18;
 /// # Errors
 /// A pass that fails, with the command that reproduces it.
 pub fn quantizable(model: Model) -> Result<Model> {
-    converted(simplified(model)?, 13)
+    let mut model = converted(simplified(model)?, 13)?;
+    run(
+        &mut model,
+        vec![
+            // Scales and what stands between integer kernels are float32.
+            Step::Once(Spec::new("widen_floats")),
+            // A weight is quantized in the graph that reads it.
+            Step::Once(Spec::new("sink_constants")),
+            Step::Once(Spec::new("infer_shapes")),
+        ],
+    )?;
+    Ok(model)
+}
+
+/// The model with its inputs of these sizes, for targets that take no others.
+///
+/// # Errors
+/// A size that contradicts a declared one.
+pub fn fixed(mut model: Model, inputs: &BTreeMap<String, Vec<i64>>) -> Result<Model> {
+    let inputs = serde_json::to_value(inputs)?;
+    run(&mut model, vec![Step::Once(Spec::new("fix_shapes").with("inputs", inputs))])?;
+    Ok(model)
 }
 
 fn simplified(mut model: Model) -> Result<Model> {

@@ -41,6 +41,8 @@ pub enum Work {
     Arithmetic,
     /// Only moves elements, or picks among them.
     Movement,
+    /// Picks rows of a constant table: an embedding. The table is a weight that nothing is multiplied with.
+    Lookup,
 }
 
 /// How one operator may be quantized.

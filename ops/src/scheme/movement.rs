@@ -12,7 +12,7 @@ pub(super) const RULES: &[Rule] = &[
     ("", "Expand", moves),
     ("", "Tile", moves),
     ("", "Slice", moves),
-    ("", "Gather", moves),
+    ("", "Gather", gather),
     ("", "GatherElements", moves),
     ("", "GatherND", moves),
     ("", "DepthToSpace", moves),
@@ -36,6 +36,18 @@ pub(super) const RULES: &[Rule] = &[
 
 fn moves(_: SchemeCx<'_>) -> Option<Scheme> {
     Some(Scheme::new(Work::Movement, vec![Role::Data], vec![Role::Moves(0)]))
+}
+
+/// Rows of a constant table are an embedding: its codes are gathered and scaled row by row.
+fn gather(cx: SchemeCx<'_>) -> Option<Scheme> {
+    let table = cx.is_constant(0) && cx.op().attrs.int("axis").unwrap_or(0) == 0;
+    match cx.rank(0) {
+        Some(rank) if table && rank >= 2 => {
+            let weight = Role::Weight { channel: Some(0), depth: Some(rank - 1) };
+            Some(Scheme::new(Work::Lookup, vec![weight], vec![]))
+        }
+        _ => moves(cx),
+    }
 }
 
 fn split(cx: SchemeCx<'_>) -> Option<Scheme> {

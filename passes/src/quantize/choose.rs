@@ -16,6 +16,8 @@ use ir::{DType, Graph, Model, OpId, Role as Origin, ValueId};
 use ops::{Role, Scheme, Work, scheme};
 use quant::Grid;
 
+pub use super::keys::key_of;
+
 use super::classes::Classes;
 use super::cost::macs;
 use super::plan::{BiasPlan, Kernel, OpPlan, Precision, QuantPlan, ValuePlan, WeightPlan};
@@ -33,6 +35,28 @@ pub struct Choices<'a> {
     pub per_tensor: bool,
     /// Products of two activations too.
     pub computed_products: bool,
+    /// No range is known ahead of time: data are rounded when the model runs, or not at all.
+    pub dynamic: bool,
+    /// The grid of activations instead of the target's own.
+    pub activation: Option<Grid>,
+    /// The grid of weights instead of the target's own.
+    pub weight: Option<Grid>,
+}
+
+impl<'a> Choices<'a> {
+    /// The target's own choices, with ranges known ahead of time.
+    pub fn new(target: &'a dyn Target) -> Choices<'a> {
+        Choices {
+            target,
+            precision: Precision::Int8,
+            overrides: BTreeMap::new(),
+            per_tensor: false,
+            computed_products: false,
+            dynamic: false,
+            activation: None,
+            weight: None,
+        }
+    }
 }
 
 /// What is known of one operator while choosing.
@@ -62,7 +86,7 @@ impl Node<'_> {
     /// Constants that stand where activations may: rounded like these. Weights have a plan of their own.
     fn constant_operands(&self) -> Vec<ValueId> {
         match &self.scheme {
-            Some(scheme) if scheme.work != Work::Product => self
+            Some(scheme) if !matches!(scheme.work, Work::Product | Work::Lookup) => self
                 .rounded()
                 .filter(|&value| self.graph.constant(value).is_some_and(|t| t.dtype() == DType::F32))
                 .collect(),
@@ -94,13 +118,9 @@ pub fn choose(model: &Model, choices: &Choices<'_>) -> QuantPlan {
         }
     }
     let needs = settle(graph, &schedule, &mut nodes, &absorbed);
-    write(graph, &schedule, &nodes, &absorbed, &needs, choices)
-}
-
-/// The name that an operator goes by: its first output's.
-pub fn key_of(graph: &Graph, op: OpId) -> String {
-    let first = graph.op_outputs(op).into_iter().flatten().next();
-    first.map_or_else(|| graph.op(op).name.clone(), |value| graph.value(value).name().to_string())
+    let (mut plan, mut groups) = write(graph, &schedule, &nodes, &absorbed, &needs, choices);
+    super::dynamic::choose(&mut plan, model, choices, &mut groups);
+    plan
 }
 
 fn classify<'a>(graph: &'a Graph, id: OpId, choices: &Choices<'_>) -> Node<'a> {
@@ -132,8 +152,13 @@ fn classify<'a>(graph: &'a Graph, id: OpId, choices: &Choices<'_>) -> Node<'a> {
         |slot: &usize| graph.input(id, *slot).is_some_and(|v| graph.value(v).dtype() == Some(DType::F32));
     node.insists = node.slots.iter().all(float) && choices.target.insists(candidate);
     let weights = candidate.weight_slots();
-    node.reason = if choices.overrides.get(&node.key) == Some(&Precision::Float) {
+    let asked = choices.overrides.get(&node.key).copied();
+    node.reason = if asked == Some(Precision::Float) {
         "kept in float by choice".into()
+    } else if found.work == Work::Lookup {
+        "picks among constants".into()
+    } else if choices.dynamic || matches!(asked, Some(Precision::Dynamic | Precision::W8)) {
+        "no range of its data is known ahead of time".into()
     } else if let Support::Float(why) = node.support {
         why.into()
     } else if !graph.op_inputs(id).iter().flatten().all(|&value| float32(graph, value)) {
@@ -144,6 +169,8 @@ fn classify<'a>(graph: &'a Graph, id: OpId, choices: &Choices<'_>) -> Node<'a> {
         && !choices.target.multiplies_activations()
     {
         "both operands are computed: little weight to save, much rounding".into()
+    } else if !beside_nothing(graph, candidate, &node.slots, &node.support, choices.target) {
+        format!("{} cannot load a rounding beside its neighbour", choices.target.name())
     } else if weights.iter().any(|&slot| !finite(graph, id, slot)) {
         "the weight holds NaN or infinity".into()
     } else {
@@ -151,11 +178,40 @@ fn classify<'a>(graph: &'a Graph, id: OpId, choices: &Choices<'_>) -> Node<'a> {
         match found.work {
             Work::Product => "product with a constant weight".into(),
             Work::Arithmetic => "between quantized values".into(),
-            Work::Movement => "moves quantized values".into(),
+            Work::Movement | Work::Lookup => "moves quantized values".into(),
         }
     };
     node.scheme = Some(found);
     node
+}
+
+/// Every value that would be rounded for the operator may be.
+fn beside_nothing(
+    graph: &Graph,
+    candidate: Candidate<'_>,
+    slots: &[usize],
+    support: &Support,
+    target: &dyn Target,
+) -> bool {
+    let inputs = slots.iter().filter_map(|&slot| graph.input(candidate.op, slot));
+    if !inputs.filter(|&value| graph.constant(value).is_none()).all(|value| target.rounds_value(graph, value))
+    {
+        return false;
+    }
+    let outputs = graph.op_outputs(candidate.op).into_iter().enumerate();
+    let written =
+        outputs.filter(|(slot, _)| candidate.scheme.output(*slot) != Role::Keep).filter_map(|(_, v)| v);
+    *support != Support::Codes
+        || written.into_iter().all(|value| {
+            // A function that the operator absorbs is rounded in its place.
+            let last = match graph.uses(value)[..] {
+                [reader] if target.absorbs(candidate, reader.op) => {
+                    graph.output(reader.op, 0).unwrap_or(value)
+                }
+                _ => value,
+            };
+            target.rounds_value(graph, last)
+        })
 }
 
 /// Float32, or no number that is rounded at all (sizes, conditions).
@@ -163,7 +219,7 @@ fn float32(graph: &Graph, value: ValueId) -> bool {
     graph.value(value).dtype().is_none_or(|dtype| dtype == DType::F32 || !dtype.is_float())
 }
 
-fn finite(graph: &Graph, op: OpId, slot: usize) -> bool {
+pub(super) fn finite(graph: &Graph, op: OpId, slot: usize) -> bool {
     let tensor = graph.input(op, slot).and_then(|value| graph.constant(value));
     tensor
         .and_then(|tensor| tensor.to_vec::<f32>().ok())
@@ -333,7 +389,7 @@ fn write(
     absorbed: &BTreeMap<OpId, OpId>,
     needs: &BTreeMap<ValueId, OpId>,
     choices: &Choices<'_>,
-) -> QuantPlan {
+) -> (QuantPlan, Classes) {
     let mut plan = QuantPlan { target: choices.target.name().to_string(), ..QuantPlan::default() };
     let mut classes = Classes::default();
     let mut groups = Classes::default();
@@ -429,10 +485,13 @@ fn write(
         };
         plan.ops.insert(node.key.clone(), entry);
     }
-    plan
+    (plan, groups)
 }
 
 fn activation_grid(choices: &Choices<'_>) -> Grid {
+    if let Some(grid) = choices.activation {
+        return grid;
+    }
     let grid = choices.target.activation_grid();
     match choices.precision {
         Precision::A16w8 if grid.code.is_signed() => Grid { code: quant::CodeType::I16, ..grid },
@@ -442,7 +501,12 @@ fn activation_grid(choices: &Choices<'_>) -> Grid {
     }
 }
 
-fn quantize_weights(plan: &mut QuantPlan, candidate: Candidate<'_>, key: &str, choices: &Choices<'_>) {
+pub(super) fn quantize_weights(
+    plan: &mut QuantPlan,
+    candidate: Candidate<'_>,
+    key: &str,
+    choices: &Choices<'_>,
+) {
     let Candidate { graph, op, scheme } = candidate;
     let name = |slot: usize| graph.input(op, slot).map(|value| graph.value(value).name().to_string());
     let mut weights = Vec::new();
@@ -450,10 +514,10 @@ fn quantize_weights(plan: &mut QuantPlan, candidate: Candidate<'_>, key: &str, c
         let Role::Weight { channel, .. } = scheme.input(slot) else { continue };
         let axis =
             if choices.per_tensor { None } else { choices.target.weight_axis(candidate, slot, channel) };
-        let grid = match choices.precision {
+        let grid = choices.weight.unwrap_or(match choices.precision {
             Precision::Fp8 => Grid::symmetric(quant::CodeType::F8E4M3FN),
             _ => choices.target.weight_grid(),
-        };
+        });
         let value = name(slot).unwrap_or_default();
         weights.push(WeightPlan { value, slot, grid, axis, block: None, scale_factors: Vec::new() });
     }

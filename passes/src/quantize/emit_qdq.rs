@@ -7,12 +7,12 @@
 
 use std::collections::BTreeMap;
 
-use ir::{AttrValue, Graph, Model, Op, OpId, Place, Tensor, ValueId};
+use ir::{AttrValue, Graph, GraphError, Model, Op, OpId, Place, Tensor, ValueId};
 use quant::{CodeType, Params};
 use thiserror::Error;
 
-use super::choose::key_of;
-use super::plan::{BiasPlan, QuantPlan, ValuePlan, WeightPlan};
+use super::keys::{OpNames, places};
+use super::plan::{BiasPlan, Precision, QuantPlan, ValuePlan, WeightPlan};
 use super::weights::{Codes, WeightError, encode, pack, weight_params};
 
 /// Why a plan cannot be written into a model.
@@ -34,6 +34,20 @@ pub enum EmitError {
         /// Why.
         source: WeightError,
     },
+    /// The plan asks for a form that the operator has not.
+    #[error("{op} has no {form} form; was the plan made for another model?")]
+    Form {
+        /// The operator.
+        op: String,
+        /// What was asked.
+        form: &'static str,
+    },
+    /// An operator cannot be put into the graph.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// The plan names a target that there is not.
+    #[error("the plan is for the target {0:?}, which there is not")]
+    Target(String),
     /// The model's operator set is too old to be raised.
     #[error("the quantized form needs opset {needed}, and the model's operators were not converted to it")]
     Opset {
@@ -59,20 +73,44 @@ fn opset_of(code: CodeType) -> i64 {
     }
 }
 
-/// Writes the plan into the model's main graph.
+/// Writes the plan into the model: the main graph with all it says, bodies with what needs no range.
 pub fn emit_qdq(model: &mut Model, plan: &QuantPlan) -> Result<(), EmitError> {
     let needed = needed_opset(plan);
     if model.opset("").is_some_and(|opset| opset < needed) {
         return Err(EmitError::Opset { needed });
     }
-    let graph = model.main_mut();
-    let ops: BTreeMap<String, OpId> = graph.ops().into_iter().map(|op| (key_of(graph, op), op)).collect();
-    let mut emitter = Emitter { graph, plan, params: BTreeMap::new(), codes: BTreeMap::new() };
-    // Weights first: their biases need the scale of the data, which the plan knows by the value's name before it is moved.
-    for (key, weights) in &plan.weights {
-        let op = *ops.get(key).ok_or_else(|| EmitError::Missing(key.clone()))?;
-        emitter.weights(key, op, weights)?;
+    let target = crate::target::target(&plan.target).ok_or_else(|| EmitError::Target(plan.target.clone()))?;
+    let places = places(model);
+    if let Some(missing) = plan.weights.keys().find(|key| !places.contains_key(*key)) {
+        return Err(EmitError::Missing(missing.clone()));
     }
+    let mut names = OpNames::new(model);
+    for id in model.graph_ids() {
+        let mut ops: BTreeMap<String, OpId> = places
+            .iter()
+            .filter(|(key, (graph, _))| *graph == id && plan.weights.contains_key(*key))
+            .map(|(key, (_, op))| (key.clone(), *op))
+            .collect();
+        super::emit_dynamic::emit(model, id, plan, &ops, &mut names)?;
+        let dynamic = |key: &String| plan.ops.get(key).is_some_and(|op| op.precision == Precision::Dynamic);
+        ops.retain(|key, _| !dynamic(key));
+        let mut done = Vec::new();
+        if target.gathers_codes() {
+            done = super::emit_lookup::emit(model, id, plan, &ops, &mut names)?;
+        }
+        let graph = model.graph_mut(id);
+        let mut emitter =
+            Emitter { graph, plan, params: BTreeMap::new(), codes: BTreeMap::new(), names: &mut names };
+        // Weights first: biases need the scale of the data, which the plan knows by the value's name before it is moved.
+        for (key, &op) in &ops {
+            if !done.contains(key) {
+                emitter.weights(key, op, &plan.weights[key])?;
+            }
+        }
+    }
+    let graph = model.main_mut();
+    let mut emitter =
+        Emitter { graph, plan, params: BTreeMap::new(), codes: BTreeMap::new(), names: &mut names };
     let schedule = emitter.graph.schedule().unwrap_or_else(|_| emitter.graph.ops());
     let inputs = emitter.graph.inputs().to_vec().into_iter();
     let written = schedule
@@ -101,6 +139,7 @@ struct Emitter<'a> {
     params: BTreeMap<usize, (ValueId, ValueId)>,
     /// Codes, scale, zero point of each constant that was quantized one way.
     codes: BTreeMap<String, (ValueId, ValueId, ValueId, Vec<Params>)>,
+    names: &'a mut OpNames,
 }
 
 impl Emitter<'_> {
@@ -146,8 +185,8 @@ impl Emitter<'_> {
             .or_else(|| graph.uses(value).first().map(|reader| reader.op));
         let place = beside.map_or(Place::End, Place::Near);
         graph.replace_uses(value, rounded);
-        add(graph, "QuantizeLinear", name, &[value, scale, zero_point], codes, None, place);
-        add(graph, "DequantizeLinear", name, &[codes, scale, zero_point], rounded, None, place);
+        add(graph, self.names, "QuantizeLinear", name, &[value, scale, zero_point], codes, None, place);
+        add(graph, self.names, "DequantizeLinear", name, &[codes, scale, zero_point], rounded, None, place);
         if !listed.is_empty() && graph.value(value).role() == ir::Role::Computed {
             listed.into_iter().for_each(|at| graph.set_output(at, rounded));
             // The name of an output is part of the model's interface: the rounded value takes it over.
@@ -173,6 +212,7 @@ impl Emitter<'_> {
             let rounded = self.graph.new_value(&format!("{name}_dequantized"), None);
             add(
                 self.graph,
+                self.names,
                 "DequantizeLinear",
                 name,
                 &[stored, scale, zero_point],
@@ -227,7 +267,16 @@ impl Emitter<'_> {
         let (codes, scale, zero_point, params) = self.codes[&way].clone();
         let rounded = self.graph.new_value(&format!("{name}_dequantized"), None);
         let inputs = [codes, scale, zero_point];
-        let node = add(self.graph, "DequantizeLinear", &name, &inputs, rounded, plan.axis, Place::Near(op));
+        let node = add(
+            self.graph,
+            self.names,
+            "DequantizeLinear",
+            &name,
+            &inputs,
+            rounded,
+            plan.axis,
+            Place::Near(op),
+        );
         if let Some(block) = plan.block {
             self.graph.op_mut(node).attrs.set("block_size", AttrValue::Int(block as i64));
         }
@@ -278,6 +327,7 @@ impl Emitter<'_> {
         let rounded = self.graph.new_value(&format!("{}_dequantized", plan.value), None);
         add(
             self.graph,
+            self.names,
             "DequantizeLinear",
             &plan.value,
             &[codes, scale, zero_point],
@@ -293,6 +343,7 @@ impl Emitter<'_> {
 
 fn add(
     graph: &mut Graph,
+    names: &mut OpNames,
     kind: &str,
     name: &str,
     inputs: &[ValueId],
@@ -302,6 +353,7 @@ fn add(
 ) -> OpId {
     let inputs: Vec<Option<ValueId>> = inputs.iter().copied().map(Some).collect();
     // For one scale the axis says nothing, and importers differ about its default: it is written all the same.
-    let op = Op::new(kind).named(&format!("{name}_{kind}")).with("axis", axis.unwrap_or(0) as i64);
+    let op =
+        Op::new(kind).named(&names.fresh(&format!("{name}_{kind}"))).with("axis", axis.unwrap_or(0) as i64);
     graph.add_op(op, &inputs, &[Some(output)], place).expect("the output was just made")
 }

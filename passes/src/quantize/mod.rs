@@ -1,4 +1,4 @@
-//! Quantization: decide ([`choose()`]), measure ([`fit`]), write ([`emit_qdq`]).
+//! Quantization: decide ([`choose()`]), measure ([`fit`]), write ([`emit_qdq`], [`emit_qoperator`]).
 //!
 //! [`plan::QuantPlan`] stands between the steps. Nothing here runs a model: what calibration saw comes in as a table of
 //! sketches by value name.
@@ -6,8 +6,14 @@
 pub mod choose;
 mod classes;
 pub mod cost;
+mod dynamic;
+mod emit_dynamic;
+mod emit_lookup;
 pub mod emit_qdq;
+pub mod emit_qoperator;
 pub mod fit;
+pub mod integer_io;
+pub mod keys;
 pub mod plan;
 mod weights;
 

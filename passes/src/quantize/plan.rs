@@ -25,6 +25,8 @@ pub enum Precision {
     W8,
     /// Float8 activations and weights.
     Fp8,
+    /// 8-bit weights, and activations that are rounded to 8 bits when the model runs, each to its own range.
+    Dynamic,
 }
 
 impl Precision {
@@ -35,6 +37,7 @@ impl Precision {
         (Precision::A16w8, "a16w8"),
         (Precision::W8, "w8"),
         (Precision::Fp8, "fp8"),
+        (Precision::Dynamic, "dynamic"),
     ];
 
     /// The name that users type.

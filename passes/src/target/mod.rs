@@ -8,7 +8,7 @@ mod residual;
 pub(crate) mod tensorrt;
 mod tract;
 
-use ir::{Graph, OpId};
+use ir::{Graph, OpId, ValueId};
 use ops::{Role, Scheme};
 use quant::Grid;
 
@@ -62,6 +62,17 @@ pub enum Support {
     Float(&'static str),
 }
 
+/// What a target makes of an operator with constant weights whose data have no range known ahead of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dynamic {
+    /// Rounds the data when it runs and computes on codes.
+    Integer,
+    /// Computes in float with weights that are stored in 8 bits: a smaller file, at most as fast. Why not on integers.
+    Weight(&'static str),
+    /// Nothing is gained. Why.
+    Float(&'static str),
+}
+
 /// A runtime that models are emitted for.
 pub trait Target: Sync {
     /// The name that users type.
@@ -97,6 +108,11 @@ pub trait Target: Sync {
         true
     }
 
+    /// The value may be rounded. A target may be unable to load roundings beside certain operators.
+    fn rounds_value(&self, _graph: &Graph, _value: ValueId) -> bool {
+        true
+    }
+
     /// The operator is quantized whatever its neighbours do, and not only between quantized values.
     fn insists(&self, _candidate: Candidate<'_>) -> bool {
         false
@@ -121,6 +137,27 @@ pub trait Target: Sync {
     /// Quantized operators have kernels on codes. Otherwise quantization only makes the file smaller.
     fn computes_on_codes(&self) -> bool {
         true
+    }
+
+    /// What the target makes of an operator with constant weights whose data are rounded, if at all, when it runs. Also
+    /// asked about operators that have no form with ranges known ahead of time: recurrent layers, bodies of loops.
+    fn dynamic(&self, _candidate: Candidate<'_>) -> Dynamic {
+        Dynamic::Weight("has no kernels that round at run time")
+    }
+
+    /// Rows of a constant table may be gathered as codes and scaled behind; otherwise the table is dequantized before.
+    fn gathers_codes(&self) -> bool {
+        false
+    }
+
+    /// Sizes that depend on the data are refused: shapes are fixed before quantization.
+    fn fixed_shapes(&self) -> bool {
+        false
+    }
+
+    /// The operators of ONNX Runtime that compute on codes without Q/DQ around (`--format qoperator`) are understood.
+    fn reads_qoperators(&self) -> bool {
+        false
     }
 
     /// The range to give an output whose range follows from the operator, on this grid.

@@ -6,9 +6,10 @@
 //! dequantization.
 
 use ir::{Graph, OpId};
+use ops::Work;
 use quant::{CodeType, Grid, Span};
 
-use super::{Candidate, Support, Target};
+use super::{Candidate, Dynamic, Support, Target};
 
 /// OpenVINO on a CPU.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +97,9 @@ impl Target for OpenVino {
                 Support::Float("the weight is not constant")
             }
             "Conv" | "ConvTranspose" | "MatMul" | "Gemm" => Support::Either,
+            "Resize" if candidate.scheme.work != Work::Movement => {
+                Support::Float("OpenVINO interpolates codes only by picking the nearest")
+            }
             _ if MOVEMENT.contains(&name) || ARITHMETIC.contains(&name) => Support::Either,
             _ => Support::Float("OpenVINO computes it in float"),
         }
@@ -105,6 +109,22 @@ impl Target for OpenVino {
         let kind = &product.graph.op(activation).kind;
         let fuses = matches!(product.onnx_name(), Some("Conv" | "ConvTranspose" | "MatMul" | "Gemm" | "Add"));
         fuses && kind.domain().is_empty() && FUSED.contains(&&*kind.name)
+    }
+
+    fn dynamic(&self, candidate: Candidate<'_>) -> Dynamic {
+        match candidate.onnx_name() {
+            Some("MatMul" | "Gemm") => {
+                Dynamic::Weight("OpenVINO rounds the data of compressed matrix products by itself")
+            }
+            Some("Gather") => Dynamic::Weight("OpenVINO gathers rows of compressed tables"),
+            Some("Conv" | "ConvTranspose") => {
+                Dynamic::Weight("OpenVINO has no convolution that rounds at run time")
+            }
+            Some("LSTM" | "GRU" | "RNN") => {
+                Dynamic::Float("OpenVINO wants the weights of recurrent layers in float")
+            }
+            _ => Dynamic::Float("OpenVINO computes it in float"),
+        }
     }
 
     fn quantizes_bias(&self) -> bool {

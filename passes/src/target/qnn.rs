@@ -7,7 +7,7 @@
 use ir::{DType, Graph, OpId, ValueId};
 use quant::{CodeType, Grid, Span};
 
-use super::{Candidate, Support, Target};
+use super::{Candidate, Dynamic, Support, Target};
 
 /// QNN on Qualcomm's HTP.
 #[derive(Clone, Copy, Debug)]
@@ -79,12 +79,32 @@ impl Target for Qnn {
         fuses && (kind.is("Relu") || kind.is("Clip"))
     }
 
+    fn dynamic(&self, candidate: Candidate<'_>) -> Dynamic {
+        match candidate.onnx_name() {
+            Some("MatMul" | "Gemm" | "Conv" | "ConvTranspose") => {
+                Dynamic::Weight("QNN rounds only to ranges known ahead of time: runs in float16")
+            }
+            _ => Dynamic::Float("QNN takes its constants in float"),
+        }
+    }
+
+    fn fixed_shapes(&self) -> bool {
+        true
+    }
+
     fn quantizes_bias(&self) -> bool {
         true
     }
 
     fn unifies(&self, _: Candidate<'_>) -> bool {
         false
+    }
+
+    /// Nothing is rounded beside a cast: it takes and gives the floats of its neighbours.
+    fn rounds_value(&self, graph: &Graph, value: ValueId) -> bool {
+        let cast = |op: OpId| graph.op(op).kind.is("Cast");
+        !graph.producer(value).is_some_and(|(op, _)| cast(op))
+            && !graph.uses(value).iter().any(|reader| cast(reader.op))
     }
 
     fn insists(&self, _: Candidate<'_>) -> bool {

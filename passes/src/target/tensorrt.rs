@@ -11,7 +11,7 @@ use ir::{Graph, OpId};
 use quant::{CodeType, Grid, Span};
 
 use super::residual::{backbone, skip_slot};
-use super::{Candidate, Support, Target};
+use super::{Candidate, Dynamic, Support, Target};
 
 /// TensorRT.
 #[derive(Clone, Copy, Debug)]
@@ -190,6 +190,15 @@ impl Target for TensorRt {
         let kind = &product.graph.op(activation).kind;
         let fuses = matches!(product.onnx_name(), Some("Conv" | "ConvTranspose" | "MatMul" | "Gemm" | "Add"));
         fuses && kind.domain().is_empty() && POINTWISE.contains(&&*kind.name)
+    }
+
+    fn dynamic(&self, candidate: Candidate<'_>) -> Dynamic {
+        match candidate.onnx_name() {
+            Some("MatMul" | "Gemm" | "Conv" | "ConvTranspose" | "Gather") => {
+                Dynamic::Weight("TensorRT rounds only to ranges known ahead of time")
+            }
+            _ => Dynamic::Float("TensorRT wants the weights of recurrent layers in float"),
+        }
     }
 
     fn quantizes_bias(&self) -> bool {

@@ -7,7 +7,7 @@
 use ir::OpId;
 use quant::{CodeType, Grid, Span};
 
-use super::{Candidate, Support, Target};
+use super::{Candidate, Dynamic, Support, Target};
 
 /// tract.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +46,15 @@ impl Target for Tract {
 
     fn absorbs(&self, _: Candidate<'_>, _: OpId) -> bool {
         false
+    }
+
+    fn dynamic(&self, candidate: Candidate<'_>) -> Dynamic {
+        match candidate.onnx_name() {
+            Some("MatMul" | "Gemm" | "Conv" | "ConvTranspose" | "Gather") => {
+                Dynamic::Weight("tract computes in float")
+            }
+            _ => Dynamic::Float("tract wants the weights of recurrent layers in float"),
+        }
     }
 
     fn quantizes_bias(&self) -> bool {

@@ -64,6 +64,7 @@ pub fn evaluate(model: &Model, feed: &Feed) -> Result<Vec<Value>, String> {
 }
 
 /// Says where two results differ. Without a tolerance every bit counts, except those inside a not-a-number.
+#[allow(dead_code)] // not every test that shares this file compares with a tolerance
 pub fn agree(old: &Value, new: &Value, tolerance: Option<f64>) -> Result<(), String> {
     let (old, new) = match (old, new) {
         (Value::Tensor(old), Value::Tensor(new)) => (old, new),

@@ -1,21 +1,28 @@
 //! The main job: simplify, calibrate, plan, fit, emit, prove. One file a mode; what they share is here.
 
+mod dynamic_mode;
 mod select;
 mod static_mode;
 mod validate;
 
-use anyhow::Result;
-use ir::Model;
-use passes::quantize::{Precision, QuantPlan};
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use ir::{DType, Model};
+use passes::quantize::integer_io::integer_io;
+use passes::quantize::{Precision, QuantPlan, emit_qdq, emit_qoperator};
 use passes::target::Target;
+use quant::Grid;
 use quant::range::Method;
 
+pub use select::{choices, named_grid};
 pub use validate::Validation;
 
 use super::engine::EngineOptions;
-use super::prepare::quantizable;
+use super::prepare::{converted, fixed, quantizable};
 use super::table::CalibrationTable;
 use crate::data::Source;
+use crate::recipe::Rules;
 
 /// Every fifth sample is kept back from calibration and used for validation only.
 const HELD_BACK: usize = 5;
@@ -26,6 +33,18 @@ pub enum Mode {
     /// Weights and activations, with ranges from calibration.
     #[default]
     Static,
+    /// Weights ahead of time; activations when the model runs, where the target does that fast. Needs no data.
+    Dynamic,
+}
+
+/// How quantization is written into the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// QuantizeLinear and DequantizeLinear around float operators: every runtime fuses what it can.
+    #[default]
+    Qdq,
+    /// Operators on codes (QLinearConv, QLinearAdd, ...), for ONNX Runtime.
+    Qoperator,
 }
 
 /// What to make.
@@ -34,20 +53,68 @@ pub struct QuantizeOptions {
     pub mode: Mode,
     /// The runtime that the file is for.
     pub target: &'static dyn Target,
+    /// How it is written.
+    pub format: Format,
     /// Precision of what is quantized.
     pub precision: Precision,
+    /// The grid of activations instead of the target's own.
+    pub activation: Option<Grid>,
+    /// The grid of weights instead of the target's own.
+    pub weight: Option<Grid>,
     /// One scale a weight instead of one a channel.
     pub per_tensor: bool,
     /// Range method of activations.
     pub method: Method,
+    /// If any: only these operators are quantized. Patterns as in `exclude`.
+    pub include: Vec<String>,
     /// Operators that stay float: node names, value names or operator types, `*` and `?` allowed.
     pub exclude: Vec<String>,
+    /// Rules for single operators and tensors.
+    pub rules: Rules,
+    /// Integer inputs and outputs of the model: codes instead of floats where they are quantized anyway.
+    pub integer_io: bool,
     /// Runtime for calibration and validation.
     pub engine: EngineOptions,
     /// A plan to follow instead of making one.
     pub plan: Option<QuantPlan>,
     /// Statistics to use instead of running the data.
     pub table: Option<CalibrationTable>,
+}
+
+impl QuantizeOptions {
+    /// The defaults for a target.
+    pub fn new(target: &'static dyn Target) -> QuantizeOptions {
+        QuantizeOptions {
+            mode: Mode::default(),
+            target,
+            format: Format::default(),
+            precision: Precision::Int8,
+            activation: None,
+            weight: None,
+            per_tensor: false,
+            method: Method::Auto,
+            include: Vec::new(),
+            exclude: Vec::new(),
+            rules: Rules::default(),
+            integer_io: false,
+            engine: EngineOptions::default(),
+            plan: None,
+            table: None,
+        }
+    }
+
+    /// The defaults for the target of this name.
+    ///
+    /// # Errors
+    /// No target has that name; the message lists them.
+    pub fn for_target(name: &str) -> Result<QuantizeOptions> {
+        let known =
+            || passes::target::TARGETS.iter().map(|target| target.name()).collect::<Vec<_>>().join(", ");
+        let target = passes::target::target(name);
+        let target =
+            target.with_context(|| format!("no target is called {name:?}; there are: {}", known()))?;
+        Ok(QuantizeOptions::new(target))
+    }
 }
 
 /// What was made.
@@ -81,20 +148,79 @@ struct Job<'a> {
     notes: Vec<String>,
 }
 
-/// Makes the quantized model.
+impl Job<'_> {
+    /// Writes the plan in the form that was asked for.
+    fn emit(&self, plan: &QuantPlan) -> Result<Model> {
+        let mut model = converted(self.float.clone(), emit_qdq::needed_opset(plan))?;
+        match self.options.format {
+            Format::Qdq => emit_qdq::emit_qdq(&mut model, plan)?,
+            Format::Qoperator if !self.options.target.reads_qoperators() => {
+                bail!(
+                    "{} does not read operators on codes: leave out --format qoperator",
+                    self.options.target.name()
+                )
+            }
+            Format::Qoperator => emit_qoperator::emit_qoperator(&mut model, plan)?,
+        }
+        Ok(model)
+    }
+
+    /// A model of which nothing was quantized is written all the same: the rest of a tool chain goes on, told so.
+    fn note_if_nothing(&mut self, plan: &QuantPlan) {
+        if plan.values.is_empty() && plan.weights.is_empty() {
+            let target = self.options.target.name();
+            self.notes.push(format!(
+                "NOTHING was quantized: no operator of this model can be for {target}; see the reasons"
+            ));
+        }
+    }
+}
+
+/// No samples at all.
+struct NoData;
+
+impl Source for NoData {
+    fn len(&self) -> usize {
+        0
+    }
+
+    fn sample(&self, _: usize) -> Result<runtime::Feed> {
+        bail!("there is no data")
+    }
+}
+
+/// Makes the quantized model. Without data there is no static mode, and nothing is measured.
 ///
 /// # Errors
 /// The model cannot be simplified, run or quantized, each with the operator and the next step.
 pub fn quantize<'a>(
     model: Model,
-    source: &'a dyn Source,
+    source: Option<&'a dyn Source>,
     options: &'a QuantizeOptions,
     progress: &'a mut Progress<'a>,
 ) -> Result<Quantized> {
-    let float = quantizable(model)?;
-    let (seen, held_back) = split(source.len());
+    let source = source.unwrap_or(&NoData);
     let mut notes = Vec::new();
-    let judged = if held_back.is_empty() {
+    let had_narrow = holds_narrow(&model);
+    let (model, same_sizes) = fix_sizes(model, source, options, &mut notes)?;
+    let source = same_sizes.as_ref().map_or(source, |samples| samples as &dyn Source);
+    let float = quantizable(model)?;
+    if had_narrow {
+        notes.push(
+            "16-bit floats inside became float32, which integer kernels take; inputs and outputs did not"
+                .into(),
+        );
+    }
+    let (seen, held_back) = split(source.len());
+    let judged = if source.is_empty() {
+        if options.mode == Mode::Static && options.table.is_none() && options.plan.is_none() {
+            bail!(
+                "static quantization measures ranges on data: give --data PATH, or --mode dynamic, which needs none"
+            );
+        }
+        notes.push("no data: nothing was measured; give --data PATH to see what quantization did".into());
+        Vec::new()
+    } else if held_back.is_empty() {
         notes.push(
             "too few samples to keep some back: the figures below are of the calibration samples".into(),
         );
@@ -105,10 +231,99 @@ pub fn quantize<'a>(
     let mut job = Job { float: &float, source, seen, judged, options, progress, notes };
     let (mut model, plan) = match options.mode {
         Mode::Static => static_mode::make(&mut job)?,
+        Mode::Dynamic => dynamic_mode::make(&mut job)?,
     };
     model.settle();
-    let validation = validate::validate(&mut job, &model)?;
-    Ok(Quantized { model, plan, validation, notes: job.notes })
+    let validation = if job.judged.is_empty() { Vec::new() } else { validate::validate(&mut job, &model)? };
+    let mut notes = job.notes;
+    if options.integer_io {
+        let told = integer_io(&mut model);
+        if told.is_empty() {
+            notes.push("no input or output is quantized: all stay float".into());
+        }
+        notes.extend(told.into_iter().map(|io| {
+            format!("{:?} holds {} codes: (code - {}) * {}", io.name, io.codes, io.zero_point, io.scale)
+        }));
+    }
+    Ok(Quantized { model, plan, validation, notes })
+}
+
+/// A target that takes only fixed sizes gets those of the first sample.
+fn fix_sizes<'a>(
+    model: Model,
+    source: &'a dyn Source,
+    options: &QuantizeOptions,
+    notes: &mut Vec<String>,
+) -> Result<(Model, Option<Chosen<'a>>)> {
+    let main = model.main();
+    let open = |value: &ir::ValueId| {
+        let value = main.value(*value);
+        value.data.is_none() && value.shape().is_none_or(|shape| shape.known().is_none())
+    };
+    if !options.target.fixed_shapes() || source.is_empty() || !main.inputs().iter().any(open) {
+        return Ok((model, None));
+    }
+    let sizes_of = |at: usize| -> Result<Vec<(String, Vec<usize>)>> {
+        Ok(source.sample(at)?.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect())
+    };
+    let sample = source.sample(0)?;
+    let names: Vec<String> = main
+        .inputs()
+        .iter()
+        .filter(|value| open(value))
+        .map(|&value| main.value(value).name().to_string())
+        .collect();
+    let mut sizes = BTreeMap::new();
+    for (name, tensor) in sample.iter().filter(|(name, _)| names.contains(name)) {
+        let dims = tensor.dims().iter().map(|&size| i64::try_from(size)).collect::<Result<Vec<i64>, _>>();
+        sizes.insert(name.clone(), dims.context("a sample's size")?);
+    }
+    notes.push(format!("{} takes fixed sizes: those of the first sample, {sizes:?}", options.target.name()));
+    let first = sizes_of(0)?;
+    let mut same = Vec::new();
+    for at in 0..source.len() {
+        if sizes_of(at)? == first {
+            same.push(at);
+        }
+    }
+    if same.len() < source.len() {
+        notes.push(format!(
+            "{} of {} samples have other sizes and were left out",
+            source.len() - same.len(),
+            source.len()
+        ));
+    }
+    Ok((fixed(model, &sizes)?, Some(Chosen { source, samples: same })))
+}
+
+/// Some samples of a source.
+struct Chosen<'a> {
+    source: &'a dyn Source,
+    samples: Vec<usize>,
+}
+
+impl Source for Chosen<'_> {
+    fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    fn sample(&self, at: usize) -> Result<runtime::Feed> {
+        self.source.sample(self.samples[at])
+    }
+
+    fn label(&self, at: usize) -> String {
+        self.source.label(self.samples[at])
+    }
+
+    fn is_random(&self) -> bool {
+        self.source.is_random()
+    }
+}
+
+fn holds_narrow(model: &Model) -> bool {
+    let narrow = |dtype: Option<DType>| matches!(dtype, Some(DType::F16 | DType::BF16));
+    let graph = model.main();
+    graph.values().any(|value| narrow(graph.value(value).dtype()))
 }
 
 /// Samples for calibration and for validation.

@@ -1,17 +1,15 @@
 //! Static quantization: ranges of activations from calibration, everything rounded ahead of time.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Result, bail};
 use ir::Model;
 use passes::quantize::fit::{FitOptions, Sketches, fit};
-use passes::quantize::{Choices, Precision, QuantPlan, choose, emit_qdq};
+use passes::quantize::{Precision, QuantPlan, choose};
 use quant::Policy;
 
 use super::super::calibrate::{CalibrateOptions, calibrate};
-use super::super::prepare::{converted, lowered};
+use super::super::prepare::lowered;
 use super::super::table::CalibrationTable;
-use super::select::excluded;
+use super::select::{adjust, choices, methods, pin};
 use super::{Job, QuantizeOptions};
 use crate::data::part;
 
@@ -26,14 +24,8 @@ pub fn make(job: &mut Job<'_>) -> Result<(Model, QuantPlan)> {
         Some(plan) => plan.clone(),
         None => make_plan(job.float, &table.values, options)?,
     };
-    if plan.values.is_empty() && plan.weights.is_empty() {
-        bail!(
-            "nothing in this model can be quantized for {}; `onnxq explain` says why",
-            options.target.name()
-        );
-    }
-    let mut model = converted(job.float.clone(), emit_qdq::needed_opset(&plan))?;
-    emit_qdq::emit_qdq(&mut model, &plan)?;
+    job.note_if_nothing(&plan);
+    let model = job.emit(&plan)?;
     Ok((model, plan))
 }
 
@@ -57,31 +49,26 @@ fn statistics(job: &mut Job<'_>) -> Result<CalibrationTable> {
 
 /// Chooses and fits; operators whose values calibration never saw go back to float.
 fn make_plan(model: &Model, sketches: &Sketches, options: &QuantizeOptions) -> Result<QuantPlan> {
-    let mut overrides = excluded(model, &options.exclude)?;
-    let fit_options =
-        FitOptions { method: options.method, methods: BTreeMap::new(), policy: Policy::default() };
+    let mut choices = choices(model, options)?;
     loop {
-        let choices = Choices {
-            target: options.target,
-            precision: options.precision,
-            overrides: overrides.clone(),
-            per_tensor: options.per_tensor,
-            computed_products: false,
-        };
         let mut plan = choose(model, &choices);
+        adjust(&mut plan, model, options)?;
+        let methods = methods(&plan, options)?;
+        let fit_options = FitOptions { method: options.method, methods, policy: Policy::default() };
         let missing = fit(&mut plan, model, sketches, &fit_options);
         if missing.is_empty() {
+            pin(&mut plan, options)?;
             return Ok(plan);
         }
-        let before = overrides.len();
+        let before = choices.overrides.len();
         let graph = model.main();
         for value in missing.iter().filter_map(|name| graph.find(name)) {
             let around = graph.uses(value).into_iter().map(|reader| reader.op);
             for op in around.chain(graph.producer(value).map(|(op, _)| op)) {
-                overrides.insert(passes::quantize::choose::key_of(graph, op), Precision::Float);
+                choices.overrides.insert(passes::quantize::choose::key_of(graph, op), Precision::Float);
             }
         }
-        if overrides.len() == before {
+        if choices.overrides.len() == before {
             bail!("no statistics of {:?}: the calibration table does not fit the model", missing[0]);
         }
     }

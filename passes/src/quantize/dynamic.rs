@@ -1,0 +1,119 @@
+//! Decides about operators whose data have no range known ahead of time: every product in dynamic mode; in static mode
+//! recurrent layers, embeddings, whatever the target has no static form for, and everything in bodies, where calibration
+//! does not look.
+//!
+//! The target says whether it rounds such data when it runs ([`Precision::Dynamic`]) or computes in float; then the weight
+//! is stored in 8 bits all the same ([`Precision::W8`]), because a file of a quarter of the size is what remains to gain.
+
+use ir::{DType, Graph, Model, OpId};
+use ops::{Role, Work, scheme};
+
+use super::choose::{Choices, finite, quantize_weights};
+use super::classes::Classes;
+use super::cost::macs;
+use super::emit_dynamic;
+use super::keys::{bodies, key_of};
+use super::plan::{Kernel, OpPlan, Precision, QuantPlan};
+use crate::target::{Candidate, Dynamic};
+
+/// Fewest elements of a weight that is worth scales, zero points and operators of its own: 4 KiB in float.
+const WORTH_STORING: usize = 1024;
+
+/// Decides about the operators of the main graph that [`super::choose()`] left in float, and about all bodies.
+pub(super) fn choose(plan: &mut QuantPlan, model: &Model, choices: &Choices<'_>, groups: &mut Classes) {
+    let graph = model.main();
+    for op in graph.ops() {
+        assign(plan, graph, op, &key_of(graph, op), choices);
+    }
+    for (id, prefix) in bodies(model) {
+        let graph = model.graph(id);
+        for op in graph.ops() {
+            let key = format!("{prefix}{}", key_of(graph, op));
+            let node = graph.op(op);
+            let refused = choices.target.refuses(graph, op);
+            let reason = refused.unwrap_or("in a body: ranges are measured in the main graph only");
+            let entry = OpPlan {
+                node: node.name.clone(),
+                kind: node.kind.to_string(),
+                precision: Precision::Float,
+                kernel: if refused.is_some() { Kernel::Fails } else { Kernel::Float },
+                group: groups.class(&key),
+                reason: reason.into(),
+                macs: macs(graph, op),
+            };
+            plan.ops.insert(key.clone(), entry);
+            assign(plan, graph, op, &key, choices);
+        }
+    }
+}
+
+fn assign(plan: &mut QuantPlan, graph: &Graph, op: OpId, key: &str, choices: &Choices<'_>) {
+    let asked = choices.overrides.get(key).copied();
+    let (Some(scheme), Some(entry)) = (scheme(graph, op), plan.ops.get_mut(key)) else { return };
+    let heavy = matches!(scheme.work, Work::Product | Work::Lookup);
+    if !heavy || entry.precision != Precision::Float || entry.kernel == Kernel::Fails {
+        return;
+    }
+    if asked == Some(Precision::Float) {
+        entry.reason = "kept in float by choice".into();
+        return;
+    }
+    let candidate = Candidate { graph, op, scheme: &scheme };
+    let slots = candidate.weight_slots();
+    let float32 =
+        |slot: &usize| graph.input(op, *slot).is_some_and(|v| graph.value(v).dtype() == Some(DType::F32));
+    if slots.is_empty() || !slots.iter().all(float32) {
+        return;
+    }
+    let weights = || slots.iter().filter_map(|&slot| graph.constant(graph.input(op, slot)?));
+    let insists = matches!(asked, Some(Precision::Dynamic | Precision::W8));
+    if !insists && weights().map(|tensor| tensor.elements()).sum::<usize>() < WORTH_STORING {
+        if choices.dynamic {
+            entry.reason = "its weight is too small to save anything".into();
+        }
+        return;
+    }
+    if !slots.iter().all(|&slot| finite(graph, op, slot)) {
+        entry.reason = "the weight holds NaN or infinity".into();
+        return;
+    }
+    let told = choices.target.dynamic(candidate);
+    let (precision, kernel, reason) = match told {
+        Dynamic::Float(why) => {
+            if choices.dynamic {
+                entry.reason = why.into();
+            }
+            return;
+        }
+        Dynamic::Integer if asked == Some(Precision::W8) => {
+            (Precision::W8, Kernel::Float, "weight in 8 bits by choice".to_string())
+        }
+        Dynamic::Integer => match emit_dynamic::objection(candidate) {
+            None => (Precision::Dynamic, Kernel::Integer, "data are rounded when it runs".to_string()),
+            Some(why) => {
+                (Precision::W8, Kernel::Float, format!("weight in 8 bits, computed in float: {why}"))
+            }
+        },
+        Dynamic::Weight(_) if scheme.work == Work::Lookup => {
+            (Precision::W8, Kernel::Moves, "rows of a table in 8 bits".to_string())
+        }
+        Dynamic::Weight(why) => {
+            (Precision::W8, Kernel::Float, format!("weight in 8 bits, computed in float: {why}"))
+        }
+    };
+    (entry.precision, entry.kernel, entry.reason) = (precision, kernel, reason);
+    quantize_weights(plan, candidate, key, choices);
+    plan.biases.remove(key);
+    for weight in plan.weights.get_mut(key).into_iter().flatten() {
+        // Kernels with ranges known ahead of time may want one scale for all; sums of a dynamic one, and rows of a table
+        // that are gathered as codes, have a scale each.
+        let each = precision == Precision::Dynamic
+            || (scheme.work == Work::Lookup && choices.target.gathers_codes());
+        if let Role::Weight { channel, .. } = scheme.input(weight.slot)
+            && each
+            && (!choices.per_tensor || scheme.work == Work::Lookup)
+        {
+            weight.axis = channel;
+        }
+    }
+}

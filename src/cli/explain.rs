@@ -1,0 +1,119 @@
+//! `onnxq explain`: the manual of a name, or what would become of a model and why.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use passes::quantize::{Kernel, QuantPlan, choose};
+
+use super::common::{read_model, target};
+use super::table::Table;
+use crate::pipeline::prepare::quantizable;
+use crate::pipeline::quantize::{Mode, QuantizeOptions, choices};
+
+/// Print the manual of a pass, target or method; or how a model would be quantized, and why
+#[derive(clap::Args)]
+pub struct Args {
+    /// A model, or the name of a pass, target or method
+    name: String,
+    /// Model: the runtime that it would be for
+    #[arg(long, default_value = "ort-cpu")]
+    target: String,
+    /// Model: what would be rounded ahead of time
+    #[arg(long, value_enum, default_value_t)]
+    mode: Mode,
+    /// Model: keep these operators in float
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    exclude: Vec<String>,
+    /// Model: the plan as JSON, as `quantize --plan` takes it (without scales)
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    let name = args.name.as_str();
+    if let Some(manual) = passes::table::explain(name) {
+        println!("{manual}");
+    } else if let Some(target) = passes::target::target(name) {
+        println!("{}: {}", target.name(), target.about());
+    } else if let Some((name, about)) = quant::range::METHODS.iter().find(|(known, _)| *known == name) {
+        println!("{name}: {about}");
+    } else if Path::new(name).is_file() {
+        return explain_model(args);
+    } else {
+        bail!(
+            "nothing is called {name:?} and there is no such file: see `onnxq list passes`, `list targets`, `list methods`"
+        );
+    }
+    Ok(())
+}
+
+fn explain_model(args: &Args) -> Result<()> {
+    let mut options = QuantizeOptions::new(target(&args.target)?);
+    options.mode = args.mode;
+    options.exclude = args.exclude.clone();
+    let model = quantizable(read_model(&PathBuf::from(&args.name))?)?;
+    let mut asked = choices(&model, &options)?;
+    asked.dynamic = args.mode == Mode::Dynamic;
+    let plan = choose(&model, &asked);
+    match args.json {
+        true => println!("{}", serde_json::to_string_pretty(&plan)?),
+        false => print(&plan),
+    }
+    Ok(())
+}
+
+fn print(plan: &QuantPlan) {
+    let kernel = |kernel| match kernel {
+        Kernel::Integer => "integer",
+        Kernel::Moves => "moves",
+        Kernel::Float => "float",
+        Kernel::Fails => "FAILS",
+    };
+    let mut ops = Table::new(&["operator", "type", "precision", "kernel", "MACs", "why"]);
+    for (key, op) in &plan.ops {
+        let macs = if op.macs == 0 { String::new() } else { op.macs.to_string() };
+        ops.row(vec![
+            key.clone(),
+            op.kind.clone(),
+            op.precision.to_string(),
+            kernel(op.kernel).into(),
+            macs,
+            op.reason.clone(),
+        ]);
+    }
+    print!("{ops}");
+    let mut values = Table::new(&["value", "codes", "shares", "range", "why"]);
+    for (name, value) in &plan.values {
+        let form = if value.grid.symmetric { "symmetric" } else { "asymmetric" };
+        values.row(vec![
+            name.clone(),
+            format!("{} {form}", value.grid.code.name()),
+            format!("#{}", value.class),
+            value.range.map_or_else(String::new, |(low, high)| format!("{low} to {high}")),
+            value.reason.clone(),
+        ]);
+    }
+    println!();
+    print!("{values}");
+    let mut weights = Table::new(&["weight", "codes", "scales", "of"]);
+    for (key, list) in &plan.weights {
+        for weight in list {
+            weights.row(vec![
+                weight.value.clone(),
+                weight.grid.code.name().into(),
+                weight.axis.map_or_else(|| "one".into(), |axis| format!("along axis {axis}")),
+                key.clone(),
+            ]);
+        }
+    }
+    println!();
+    print!("{weights}");
+    if let Some(share) = plan.integer_share() {
+        println!(
+            "\n{:.1} % of the multiplications on integers, as predicted for {}",
+            share * 100.0,
+            plan.target
+        );
+    }
+}
