@@ -6,6 +6,7 @@ pub mod data;
 mod ort_library;
 pub mod pipeline;
 pub mod recipe;
+pub mod report;
 
 pub use api::{Samples, quantize};
 pub use pipeline::quantize::QuantizeOptions;

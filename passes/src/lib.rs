@@ -6,6 +6,7 @@
 //!
 //! A rewrite looks, proposes a [`Patch`], and the driver applies it; that is the only place where a graph is edited.
 
+pub mod assign_precision;
 pub mod check;
 pub mod driver;
 mod forms;

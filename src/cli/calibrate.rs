@@ -54,7 +54,11 @@ fn unfinished(output: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn parse_shard(text: &str) -> Result<(usize, usize)> {
+/// `I/N` with 1 <= I <= N.
+///
+/// # Errors
+/// Anything else.
+pub fn parse_shard(text: &str) -> Result<(usize, usize)> {
     let wrong = || format!("--shard takes I/N with 1 <= I <= N, not {text:?}");
     let (part, parts) = text.split_once('/').with_context(wrong)?;
     let (part, parts): (usize, usize) =

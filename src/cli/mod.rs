@@ -1,5 +1,6 @@
 //! The commands: one file each. Data go to stdout, everything else to stderr.
 
+mod auto;
 mod calibrate;
 mod check;
 mod common;
@@ -10,6 +11,7 @@ mod list;
 mod opt;
 mod quantize;
 mod run;
+mod sensitivity;
 mod simplify;
 mod table;
 
@@ -37,6 +39,7 @@ enum Command {
     List(list::ListArgs),
     Opt(opt::Args),
     Quantize(Box<quantize::Args>),
+    Sensitivity(Box<sensitivity::Args>),
     Simplify(Box<simplify::Args>),
     Run(run::Args),
 }
@@ -59,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::List(args) => list::list(&args).map(|()| true),
         Command::Opt(args) => opt::run(&args).map(|()| true),
         Command::Quantize(args) => quantize::run(&args),
+        Command::Sensitivity(args) => sensitivity::run(&args).map(|()| true),
         Command::Simplify(args) => simplify::run(&args).map(|()| true),
         Command::Run(args) => run::run(&args).map(|()| true),
     };

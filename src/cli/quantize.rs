@@ -7,6 +7,7 @@ use passes::quantize::{Kernel, Precision, QuantPlan};
 use quant::range::Method;
 use serde::Serialize;
 
+use super::auto::{self, AutoArgs};
 use super::common::{Bars, DataArgs, EngineArgs, progress, read_model, target};
 use super::table::Table;
 use crate::pipeline::quantize::{Format, Mode, QuantizeOptions, Quantized, Validation, named_grid, quantize};
@@ -70,6 +71,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     #[command(flatten)]
+    auto: AutoArgs,
+    #[command(flatten)]
     bars: Bars,
     #[command(flatten)]
     data: DataArgs,
@@ -93,7 +96,7 @@ struct Report<'a> {
 
 /// Runs the command; false if a stated bar was missed.
 pub fn run(args: &Args) -> Result<bool> {
-    let options = options(args)?;
+    let mut options = options(args)?;
     if args.output == args.model {
         bail!("--output would overwrite the input");
     }
@@ -103,11 +106,23 @@ pub fn run(args: &Args) -> Result<bool> {
         _ => Some(args.data.open(&model)?),
     };
     let bar = progress("working");
-    let made = quantize(model, source.as_deref(), &options, &mut |what, done, all| {
+    let mut tell = |what: &'static str, done: usize, all: usize| {
         bar.set_prefix(what);
         bar.set_length(all as u64);
         bar.set_position(done as u64);
-    })?;
+    };
+    let found = args.auto.find(&model, source.as_deref(), &options, &args.bars, &mut tell)?;
+    if let Some(found) = &found {
+        if found.plan.is_none() {
+            bar.finish_and_clear();
+            auto::print_missed(found);
+            return Ok(false);
+        }
+        options.plan.clone_from(&found.plan);
+        options.table = Some(found.table.clone());
+    }
+    let kept = args.auto.wants_report().then(|| model.clone());
+    let made = quantize(model, source.as_deref(), &options, &mut tell)?;
     bar.finish_and_clear();
     proto::write(&made.model, &args.output, &proto::WriteOptions::default())?;
     if let Some(path) = &args.write_plan {
@@ -115,6 +130,12 @@ pub fn run(args: &Args) -> Result<bool> {
     }
     let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |data| data.len());
     let (before, after) = (size(&args.model), size(&args.output));
+    if let Some(model) = kept {
+        let size = crate::report::schema::Size { before, after: Some(after) };
+        let source = source.as_deref();
+        let report = auto::of_quantized(&args.model, &model, source, &options, &made, found.as_ref(), size)?;
+        args.auto.write(&report)?;
+    }
     let report = Report {
         version: 1,
         model: args.model.display().to_string(),

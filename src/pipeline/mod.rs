@@ -7,5 +7,6 @@ pub mod engine;
 pub mod measure;
 pub mod prepare;
 pub mod quantize;
+pub mod sensitivity;
 pub mod table;
 pub mod tensorrt_cache;

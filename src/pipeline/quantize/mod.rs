@@ -16,6 +16,7 @@ use quant::Grid;
 use quant::range::Method;
 
 pub use select::{choices, named_grid};
+pub(crate) use static_mode::base_plan;
 pub use validate::Validation;
 
 use super::engine::EngineOptions;
@@ -125,6 +126,8 @@ pub struct Quantized {
     pub plan: QuantPlan,
     /// What was measured on samples that calibration did not see.
     pub validation: Vec<Validation>,
+    /// The statistics that its ranges are from.
+    pub table: Option<CalibrationTable>,
     /// What the user should know.
     pub notes: Vec<String>,
 }
@@ -144,6 +147,8 @@ struct Job<'a> {
     judged: Vec<usize>,
     options: &'a QuantizeOptions,
     progress: &'a mut Progress<'a>,
+    /// What calibration saw.
+    table: Option<CalibrationTable>,
     /// What the user should know.
     notes: Vec<String>,
 }
@@ -228,13 +233,14 @@ pub fn quantize<'a>(
     } else {
         held_back
     };
-    let mut job = Job { float: &float, source, seen, judged, options, progress, notes };
+    let mut job = Job { float: &float, source, seen, judged, options, progress, table: None, notes };
     let (mut model, plan) = match options.mode {
         Mode::Static => static_mode::make(&mut job)?,
         Mode::Dynamic => dynamic_mode::make(&mut job)?,
     };
     model.settle();
     let validation = if job.judged.is_empty() { Vec::new() } else { validate::validate(&mut job, &model)? };
+    let table = job.table;
     let mut notes = job.notes;
     if options.integer_io {
         let told = integer_io(&mut model);
@@ -245,7 +251,7 @@ pub fn quantize<'a>(
             format!("{:?} holds {} codes: (code - {}) * {}", io.name, io.codes, io.zero_point, io.scale)
         }));
     }
-    Ok(Quantized { model, plan, validation, notes })
+    Ok(Quantized { model, plan, validation, table, notes })
 }
 
 /// A target that takes only fixed sizes gets those of the first sample.
@@ -327,7 +333,7 @@ fn holds_narrow(model: &Model) -> bool {
 }
 
 /// Samples for calibration and for validation.
-fn split(count: usize) -> (Vec<usize>, Vec<usize>) {
+pub(in crate::pipeline) fn split(count: usize) -> (Vec<usize>, Vec<usize>) {
     (0..count).partition(|sample| count < HELD_BACK || sample % HELD_BACK != HELD_BACK - 1)
 }
 

@@ -26,6 +26,7 @@ pub fn make(job: &mut Job<'_>) -> Result<(Model, QuantPlan)> {
     };
     job.note_if_nothing(&plan);
     let model = job.emit(&plan)?;
+    job.table = Some(table);
     Ok((model, plan))
 }
 
@@ -45,6 +46,18 @@ fn statistics(job: &mut Job<'_>) -> Result<CalibrationTable> {
     calibrate(job.float, executor.as_ref(), &part(job.source, &job.seen), &how, &mut |done, all| {
         progress("calibrating", done, all)
     })
+}
+
+/// The plan in which everything that can be is quantized, fitted: what mixed precision starts from.
+///
+/// # Errors
+/// A pattern of the options that matches nothing, or a table of another model.
+pub(crate) fn base_plan(
+    model: &Model,
+    table: &CalibrationTable,
+    options: &QuantizeOptions,
+) -> Result<QuantPlan> {
+    make_plan(model, &table.values, options)
 }
 
 /// Chooses and fits; operators whose values calibration never saw go back to float.

@@ -1,0 +1,440 @@
+//! `quantize --auto`: calibrate, plan, measure, assign; then verify whole plans on held-back samples and repair what the sum
+//! of parts got wrong.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use ir::Model;
+use passes::assign_precision::{AssignError, Assignment, Budgets, Column, Effort, solve};
+use passes::quantize::{Precision, QuantPlan};
+
+use super::super::calibrate::{CalibrateOptions, calibrate};
+use super::super::prepare::{lowered, quantizable};
+use super::super::quantize::{QuantizeOptions, base_plan, split};
+use super::super::table::CalibrationTable;
+use super::assign::{Choice, choice};
+use super::costs::{CostTable, Limit};
+use super::damage::{Score, decibels};
+use super::judge::{Judge, Verdict};
+use super::mix::Mixer;
+use super::run::Labels;
+use super::table::Change;
+use super::{MeasureOptions, measure};
+use crate::data::{Source, part};
+use crate::report::schema::{Budget, Point};
+
+/// Whole plans that are tried at most.
+const TRIALS: usize = 24;
+
+/// Calibration samples that groups are measured on at most.
+const MEASURED: usize = 32;
+
+/// Without a budget of work, this many times the bit operations of the uniform plan: weights-only is as small as integers
+/// and more accurate, but computes in float, and nobody asks for a slow model.
+const WORK: f64 = 1.5;
+
+/// What is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// `--max-size`.
+    pub size: Option<(String, Limit)>,
+    /// `--max-bitops`.
+    pub bitops: Option<(String, Limit)>,
+    /// `--max-latency`.
+    pub latency: Option<(String, Limit)>,
+    /// `--max-drop`, as a share.
+    pub drop: Option<(String, f64)>,
+    /// `--min-sqnr`.
+    pub sqnr: Option<(String, f64)>,
+}
+
+/// How to find a mix.
+pub struct AutoOptions {
+    /// The budgets.
+    pub asked: Asked,
+    /// Candidate precisions beside float.
+    pub precisions: Vec<Precision>,
+    /// Labels by sample.
+    pub labels: Labels,
+    /// Measured times.
+    pub costs: Option<CostTable>,
+}
+
+/// What was found.
+pub struct Found {
+    /// The plan; none if no plan keeps the budgets.
+    pub plan: Option<QuantPlan>,
+    /// The simplified float model that the plan is of.
+    pub float: Model,
+    /// Statistics, for emitting and for the report.
+    pub table: CalibrationTable,
+    /// Scores by group and precision.
+    pub scores: BTreeMap<Change, Score>,
+    /// Operators of each group.
+    pub groups: BTreeMap<String, Vec<String>>,
+    /// Fronts of the report.
+    pub points: Vec<Point>,
+    /// Each budget and what was reached; of the nearest plan if there is none that keeps them.
+    pub budgets: Vec<Budget>,
+    /// Accuracy that was lost on held-back samples, where outputs are choices.
+    pub drop: Option<f64>,
+    /// Share of labelled held-back samples that are right: in float, with the plan; and how many there are.
+    pub accuracy: Option<(f64, f64, usize)>,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+/// Finds the plan.
+///
+/// # Errors
+/// The model cannot be run or quantized.
+pub fn auto(
+    model: Model,
+    source: &dyn Source,
+    options: &QuantizeOptions,
+    auto: &AutoOptions,
+    progress: &mut dyn FnMut(&'static str, usize, usize),
+) -> Result<Found> {
+    let float = quantizable(model)?;
+    let (seen, held) = split(source.len());
+    let held = if held.is_empty() { seen.clone() } else { held };
+    let mut notes = Vec::new();
+    let table = match &options.table {
+        Some(table) => table.clone(),
+        None => {
+            let (executor, note) = options.engine.choose(&lowered(&float)?)?;
+            notes.extend(note);
+            let how = CalibrateOptions { engine: options.engine.clone(), ..CalibrateOptions::default() };
+            calibrate(&float, executor.as_ref(), &part(source, &seen), &how, &mut |done, all| {
+                progress("calibrating", done, all);
+            })?
+        }
+    };
+    let base = base_plan(&float, &table, options)?;
+    let mixer = Mixer::new(&float, &base, options);
+    let few = evenly(&seen, MEASURED);
+    let here: Labels =
+        few.iter().enumerate().filter_map(|(at, sample)| Some((at, *auto.labels.get(sample)?))).collect();
+    let how = MeasureOptions {
+        engine: options.engine.clone(),
+        precisions: auto.precisions.clone(),
+        ..MeasureOptions::default()
+    };
+    let measured = measure(&mixer, &part(source, &few), &here, &how, None, progress, &mut |_| Ok(()))?;
+    for note in measured.notes {
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
+    let scores = measured.table.scores();
+    let judge = Judge::new(&float, source, held, &auto.labels, &options.engine)?;
+    let whole = proto::to_bytes(&float)?.len() as u64;
+    let uniform = vec![mixer.uniform(); mixer.groups.len()];
+    progress("judging", 0, TRIALS);
+    let full = judge.judge(&mixer.plan(&uniform))?;
+    let sum: f64 = mixer
+        .groups
+        .iter()
+        .filter_map(|group| scores.get(&(group.name.clone(), mixer.uniform())))
+        .map(|score| score.noise)
+        .sum();
+    let correction = (full.score.noise / sum).clamp(0.25, 8.0);
+    let correction = if correction.is_finite() { correction } else { 1.0 };
+    let costs = auto.costs.as_ref();
+    let choice = choice(&mixer, &scores, &measured.bytes, whole, costs, correction);
+    let mut search = Search {
+        mixer: &mixer,
+        judge: &judge,
+        choice: &choice,
+        asked: &auto.asked,
+        whole: whole as f64,
+        tried: Vec::new(),
+        progress,
+    };
+    search.tried.push((choice.uniform(mixer.uniform()), full));
+    let (picks, fronts) = search.find(&mut notes)?;
+    let tried = std::mem::take(&mut search.tried);
+    let nearest = picks.clone().or_else(|| search.nearest(&tried));
+    let shown = nearest.unwrap_or_else(|| choice.uniform(mixer.uniform()));
+    let budgets = search.reached(&shown, &tried);
+    let verdict = tried.iter().find(|(known, _)| *known == shown).map(|(_, verdict)| verdict.clone());
+    let mut points = Vec::new();
+    for (column, assignments) in &fronts {
+        let mut here: Vec<(Vec<usize>, Point)> = assignments
+            .iter()
+            .map(|found| (found.picks.clone(), choice.point(*column, &found.picks, &found.costs)))
+            .collect();
+        if !here.iter().any(|(known, _)| *known == shown) {
+            here.push((shown.clone(), choice.point(*column, &shown, &choice.problem.costs(&shown))));
+        }
+        for (known, point) in &mut here {
+            point.chosen = *known == shown && picks.is_some();
+            if let Some((_, verdict)) = tried.iter().find(|(tried, _)| tried == known) {
+                point.measured_db = Some(verdict.score.global_db);
+                point.metric = verdict.accuracy.map(|(_, found, _)| found);
+                point.bytes = verdict.bytes;
+            }
+        }
+        points.extend(here.into_iter().map(|(_, point)| point));
+    }
+    let plan = picks.map(|picks| mixer.plan(&choice.mix(&picks)));
+    let groups = mixer.groups.iter().map(|group| (group.name.clone(), group.ops.clone())).collect();
+    let (drop, accuracy) = verdict.map_or((None, None), |verdict| (verdict.drop, verdict.accuracy));
+    Ok(Found { plan, table, scores, groups, points, budgets, drop, accuracy, notes, float })
+}
+
+/// `count` of the samples, evenly spaced.
+fn evenly(samples: &[usize], count: usize) -> Vec<usize> {
+    let wanted = count.min(samples.len());
+    (0..wanted).map(|at| samples[(2 * at + 1) * samples.len() / (2 * wanted)]).collect()
+}
+
+type Fronts = Vec<(Column, Vec<Assignment>)>;
+
+struct Search<'a> {
+    mixer: &'a Mixer<'a>,
+    judge: &'a Judge<'a>,
+    choice: &'a Choice,
+    asked: &'a Asked,
+    whole: f64,
+    /// Everything that was judged.
+    tried: Vec<(Vec<usize>, Verdict)>,
+    progress: &'a mut dyn FnMut(&'static str, usize, usize),
+}
+
+impl Search<'_> {
+    /// The limits on costs.
+    fn budgets(&self) -> Budgets {
+        let floats = self.choice.problem.costs(&self.choice.uniform(Precision::Float));
+        let limit = |asked: &Option<(String, Limit)>, column: Column| {
+            asked.as_ref().map(|(_, limit)| limit.of(floats[column as usize]))
+        };
+        let size = self.asked.size.as_ref().map(|(_, limit)| limit.of(self.whole));
+        [None, size, limit(&self.asked.bitops, Column::Bitops), limit(&self.asked.latency, Column::Latency)]
+    }
+
+    fn wants_accuracy(&self) -> bool {
+        self.asked.drop.is_some() || self.asked.sqnr.is_some()
+    }
+
+    fn verdict(&mut self, picks: &[usize]) -> Result<Verdict> {
+        if let Some((_, known)) = self.tried.iter().find(|(tried, _)| tried == picks) {
+            return Ok(known.clone());
+        }
+        (self.progress)("judging", self.tried.len(), TRIALS);
+        let verdict = self.judge.judge(&self.mixer.plan(&self.choice.mix(picks)))?;
+        self.tried.push((picks.to_vec(), verdict.clone()));
+        Ok(verdict)
+    }
+
+    fn accurate(&self, verdict: &Verdict) -> bool {
+        let drop = self
+            .asked
+            .drop
+            .as_ref()
+            .is_none_or(|(_, most)| verdict.drop.is_none_or(|drop| drop <= *most + 1e-12));
+        drop && self.asked.sqnr.as_ref().is_none_or(|(_, least)| verdict.score.global_db >= *least)
+    }
+
+    /// The picks that keep every budget, verified; none if there are none. Fronts for the report.
+    fn find(&mut self, notes: &mut Vec<String>) -> Result<(Option<Vec<usize>>, Fronts)> {
+        let mut budgets = self.budgets();
+        let fronts = self.choice.fronts(&[None; 4])?;
+        // The file's size is known only when it was made: what the prediction missed is taken off the budget.
+        for _ in 0..4 {
+            let found =
+                if self.wants_accuracy() { self.cheapest(&budgets)? } else { self.best(&budgets, notes)? };
+            let Some(picks) = found else { return Ok((None, fronts)) };
+            let verdict = self.verdict(&picks)?;
+            let size = self.budgets()[Column::Bytes as usize];
+            match (size, &mut budgets[Column::Bytes as usize]) {
+                (Some(size), Some(left)) if verdict.bytes as f64 > size => {
+                    *left -= (verdict.bytes as f64 - size) * 1.05 + 64.0;
+                }
+                _ => return Ok((Some(picks), fronts)),
+            }
+        }
+        Ok((None, fronts))
+    }
+
+    /// The most accurate within the costs.
+    fn best(&mut self, budgets: &Budgets, notes: &mut Vec<String>) -> Result<Option<Vec<usize>>> {
+        let mut within = *budgets;
+        let uniform = self.choice.problem.costs(&self.choice.uniform(self.mixer.uniform()));
+        if within[Column::Bitops as usize].is_none() && within[Column::Latency as usize].is_none() {
+            within[Column::Bitops as usize] = Some(uniform[Column::Bitops as usize] * WORK);
+            let note = format!(
+                "no limit on work was given: at most {WORK} x the bit operations of the uniform plan"
+            );
+            if !notes.contains(&note) {
+                notes.push(note);
+            }
+            if within[Column::Bytes as usize].is_none() {
+                within[Column::Bytes as usize] = Some(uniform[Column::Bytes as usize] * 1.1);
+                notes.push("no limit on size was given: at most 1.1 x the size of the uniform plan".into());
+            }
+        }
+        match solve(&self.choice.problem, Column::Loss, &within, Effort::default()) {
+            Ok(found) => {
+                let verdict = self.verdict(&found.picks)?;
+                let (uniform, full) =
+                    self.tried.first().cloned().unwrap_or((found.picks.clone(), verdict.clone()));
+                // Never worse than the plan that needs no search.
+                let fits = self
+                    .choice
+                    .problem
+                    .costs(&uniform)
+                    .iter()
+                    .zip(&within)
+                    .all(|(c, b)| b.is_none_or(|b| *c <= b));
+                if fits && full.score.noise < verdict.score.noise {
+                    Ok(Some(uniform))
+                } else {
+                    Ok(Some(found.picks))
+                }
+            }
+            Err(AssignError::Infeasible { nearest, .. }) => {
+                self.verdict(&nearest.picks)?;
+                Ok(None)
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// The cheapest that is accurate enough: by halving along the front, then by reverting the worst groups of the next
+    /// cheaper plan.
+    fn cheapest(&mut self, budgets: &Budgets) -> Result<Option<Vec<usize>>> {
+        let fronts = match self.choice.fronts(budgets) {
+            Ok(fronts) => fronts,
+            // Not even the costs can be kept: the nearest is judged for the message.
+            Err(_) => {
+                if let Err(AssignError::Infeasible { nearest, .. }) =
+                    solve(&self.choice.problem, Column::Loss, budgets, Effort::default())
+                {
+                    self.verdict(&nearest.picks)?;
+                }
+                return Ok(None);
+            }
+        };
+        let wanted = if self.choice.timed { Column::Latency } else { Column::Bitops };
+        let found = fronts.iter().find(|(column, _)| *column == wanted).or(fronts.first());
+        let Some((_, front)) = found else { return Ok(None) };
+        let (mut low, mut high) = (0, front.len());
+        while low < high {
+            let middle = (low + high) / 2;
+            let verdict = self.verdict(&front[middle].picks)?;
+            if self.accurate(&verdict) { high = middle } else { low = middle + 1 }
+        }
+        let best = front.get(low).map(|found| found.picks.clone());
+        // Between two points of the front: the cheaper one with its worst groups reverted, one after the other.
+        let start = match low {
+            0 => return Ok(best),
+            _ => front[low - 1].picks.clone(),
+        };
+        let cost = |picks: &[usize]| self.choice.problem.costs(picks)[wanted as usize];
+        let limit = best.as_ref().map_or(f64::INFINITY, |best| cost(best));
+        let mut picks = start;
+        for _ in 0..if best.is_some() { 3 } else { 10 } {
+            let Some(next) = self.reverted(&picks, budgets) else { break };
+            if self.choice.problem.costs(&next)[wanted as usize] >= limit {
+                break;
+            }
+            picks = next;
+            let verdict = self.verdict(&picks)?;
+            if self.accurate(&verdict) {
+                return Ok(Some(picks));
+            }
+        }
+        Ok(best)
+    }
+
+    /// The group that harms most gets its next better precision, within the budgets.
+    fn reverted(&self, picks: &[usize], budgets: &Budgets) -> Option<Vec<usize>> {
+        let groups = &self.choice.problem.groups;
+        let mut order: Vec<usize> = (0..picks.len()).collect();
+        let harm = |at: usize| groups[at][picks[at]][0];
+        order.sort_by(|&a, &b| harm(b).total_cmp(&harm(a)).then(a.cmp(&b)));
+        order.into_iter().find_map(|at| {
+            let better = (0..groups[at].len()).filter(|&pick| groups[at][pick][0] < harm(at) * 0.5);
+            let pick = better.min_by(|&a, &b| groups[at][a][2].total_cmp(&groups[at][b][2]))?;
+            let mut next = picks.to_vec();
+            next[at] = pick;
+            let costs = self.choice.problem.costs(&next);
+            costs.iter().zip(budgets).all(|(cost, budget)| budget.is_none_or(|b| *cost <= b)).then_some(next)
+        })
+    }
+
+    /// Of everything tried, what misses the budgets least.
+    fn nearest(&self, tried: &[(Vec<usize>, Verdict)]) -> Option<Vec<usize>> {
+        let budgets = self.budgets();
+        let miss = |(picks, verdict): &&(Vec<usize>, Verdict)| -> f64 {
+            let mut costs = self.choice.problem.costs(picks);
+            costs[Column::Bytes as usize] = verdict.bytes as f64;
+            let over = costs
+                .iter()
+                .zip(&budgets)
+                .map(|(cost, budget)| budget.map_or(0.0, |b| (cost / b - 1.0).max(0.0)));
+            let over: f64 = over.sum();
+            let drop = self
+                .asked
+                .drop
+                .as_ref()
+                .zip(verdict.drop)
+                .map_or(0.0, |((_, most), drop)| (drop - most).max(0.0) * 10.0);
+            let sqnr = self
+                .asked
+                .sqnr
+                .as_ref()
+                .map_or(0.0, |(_, least)| (least - verdict.score.global_db).max(0.0) / 10.0);
+            over + drop + sqnr
+        };
+        tried.iter().min_by(|a, b| miss(a).total_cmp(&miss(b))).map(|(picks, _)| picks.clone())
+    }
+
+    /// Each budget and what these picks make of it.
+    fn reached(&self, picks: &[usize], tried: &[(Vec<usize>, Verdict)]) -> Vec<Budget> {
+        let costs = self.choice.problem.costs(picks);
+        let floats = self.choice.problem.costs(&self.choice.uniform(Precision::Float));
+        let verdict = tried.iter().find(|(known, _)| known == picks).map(|(_, verdict)| verdict);
+        let mut rows = Vec::new();
+        let mut row = |asked: &str, reached: String, met: bool| {
+            rows.push(Budget { asked: asked.to_string(), reached, met });
+        };
+        let limits = self.budgets();
+        if let (Some((text, _)), Some(limit)) = (&self.asked.size, limits[1]) {
+            let bytes = verdict.map_or(costs[1], |verdict| verdict.bytes as f64);
+            row(
+                &format!("--max-size {text}"),
+                format!("{bytes:.0} bytes ({:.3} x)", bytes / self.whole),
+                bytes <= limit,
+            );
+        }
+        if let (Some((text, _)), Some(limit)) = (&self.asked.bitops, limits[2]) {
+            let share = costs[2] / floats[2].max(1.0);
+            row(
+                &format!("--max-bitops {text}"),
+                format!("{:.3e} ({share:.3} x)", costs[2]),
+                costs[2] <= limit * (1.0 + 1e-12),
+            );
+        }
+        if let (Some((text, _)), Some(limit)) = (&self.asked.latency, limits[3]) {
+            row(
+                &format!("--max-latency {text}"),
+                format!("{:.1} us predicted", costs[3]),
+                costs[3] <= limit * (1.0 + 1e-12),
+            );
+        }
+        if let Some((text, most)) = &self.asked.drop {
+            let drop = verdict.and_then(|verdict| verdict.drop);
+            let told = drop.map_or("the outputs are no choices: not measured".into(), |drop| {
+                format!("{:.2} %", drop * 100.0)
+            });
+            row(&format!("--max-drop {text}"), told, drop.is_some_and(|drop| drop <= *most + 1e-12));
+        }
+        if let Some((text, least)) = &self.asked.sqnr {
+            let found = verdict.map_or(decibels(costs[0]), |verdict| verdict.score.global_db);
+            row(&format!("--min-sqnr {text}"), format!("{found:.1} dB"), found >= *least);
+        }
+        rows
+    }
+}

@@ -1,0 +1,213 @@
+//! Plans of mixed precision: the same numbers as the plan of one precision, for a choice of groups.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ir::{Graph, Model};
+use ops::Work;
+use passes::quantize::choose::key_of;
+use passes::quantize::plan::OpPlan;
+use passes::quantize::{Choices, Precision, QuantPlan, choose};
+
+use super::super::quantize::QuantizeOptions;
+
+/// Operators that switch precision together.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// The key of its first product, or of its first operator: unique, and known to users.
+    pub name: String,
+    /// Keys of its operators, in the order of execution.
+    pub ops: Vec<String>,
+    /// Multiplications of one run.
+    pub macs: u64,
+}
+
+/// What mixed plans are made from.
+pub struct Mixer<'a> {
+    /// The simplified float model.
+    pub model: &'a Model,
+    /// The plan in which everything that can be is quantized, fitted.
+    pub base: &'a QuantPlan,
+    /// What the base was made with.
+    pub options: &'a QuantizeOptions,
+    /// The groups in the order of execution.
+    pub groups: Vec<Group>,
+    /// Precisions of every operator that the base leaves in float by choice of the user.
+    float: BTreeSet<String>,
+}
+
+impl<'a> Mixer<'a> {
+    /// Finds the groups.
+    pub fn new(model: &'a Model, base: &'a QuantPlan, options: &'a QuantizeOptions) -> Mixer<'a> {
+        let graph = model.main();
+        let schedule = graph.schedule().unwrap_or_else(|_| graph.ops());
+        let mut at: BTreeMap<usize, usize> = BTreeMap::new();
+        let mut groups: Vec<Group> = Vec::new();
+        let mut float = BTreeSet::new();
+        let mut named = BTreeSet::new();
+        for op in schedule {
+            let key = key_of(graph, op);
+            let Some(entry) = base.ops.get(&key) else { continue };
+            if entry.precision == Precision::Float {
+                float.insert(key);
+                continue;
+            }
+            let index = *at.entry(entry.group).or_insert_with(|| {
+                groups.push(Group { name: key.clone(), ops: Vec::new(), macs: 0 });
+                groups.len() - 1
+            });
+            let group = &mut groups[index];
+            let product = ops::scheme(graph, op).is_some_and(|scheme| scheme.work == Work::Product);
+            if product && named.insert(index) {
+                group.name = key.clone();
+            }
+            group.ops.push(key);
+            group.macs += entry.macs;
+        }
+        Mixer { model, base, options, groups, float }
+    }
+
+    /// The precision of the base plan.
+    pub fn uniform(&self) -> Precision {
+        let of =
+            |group: &Group| group.ops.first().and_then(|key| self.base.ops.get(key)).map(|op| op.precision);
+        self.groups.iter().find_map(of).unwrap_or(Precision::Int8)
+    }
+
+    /// Whether a precision says something else of this group than the others do: weights alone need weights.
+    pub fn allows(&self, group: &Group, precision: Precision) -> bool {
+        match precision {
+            Precision::W8 => group.ops.iter().any(|key| self.base.weights.contains_key(key)),
+            _ => precision == Precision::Float || precision == self.uniform(),
+        }
+    }
+
+    /// The plan in which each group has the given precision.
+    pub fn plan(&self, precisions: &[Precision]) -> QuantPlan {
+        let mut overrides: BTreeMap<String, Precision> =
+            self.float.iter().map(|key| (key.clone(), Precision::Float)).collect();
+        let mut weights_only = BTreeSet::new();
+        for (group, &precision) in self.groups.iter().zip(precisions) {
+            for key in &group.ops {
+                if precision != self.uniform() {
+                    overrides.insert(key.clone(), Precision::Float);
+                }
+                if precision == Precision::W8 && self.base.weights.contains_key(key) {
+                    weights_only.insert(key.clone());
+                }
+            }
+        }
+        // Choosing again settles what stands between: an operator with a float neighbour may have to be float too.
+        let mut plan = loop {
+            let plan = self.choose(&overrides);
+            let missing: Vec<&String> =
+                plan.values.keys().filter(|name| !self.base.values.contains_key(*name)).collect();
+            let before = overrides.len();
+            for name in missing {
+                self.readers(name).into_iter().for_each(|key| {
+                    overrides.insert(key, Precision::Float);
+                });
+            }
+            if overrides.len() == before {
+                break plan;
+            }
+        };
+        for (name, value) in &mut plan.values {
+            let Some(known) = self.base.values.get(name) else { continue };
+            let (class, reason) = (value.class, std::mem::take(&mut value.reason));
+            *value = passes::quantize::ValuePlan { class, reason, ..known.clone() };
+        }
+        for (key, weights) in &mut plan.weights {
+            if let Some(known) = self.base.weights.get(key) {
+                weights.clone_from(known);
+            }
+        }
+        for key in weights_only {
+            if let Some(op) = plan.ops.get_mut(&key) {
+                *op = OpPlan {
+                    precision: Precision::W8,
+                    reason: "8-bit weights, float activations".into(),
+                    ..op.clone()
+                };
+            }
+            plan.weights.insert(key.clone(), self.base.weights[&key].clone());
+            // The bias follows the scale of rounded data: there is none.
+            plan.biases.remove(&key);
+        }
+        // Groups keep the numbers of the base plan: reports and saved plans speak of those.
+        for (key, op) in &mut plan.ops {
+            if let Some(known) = self.base.ops.get(key) {
+                op.group = known.group;
+                if known.precision != Precision::Float && op.precision == Precision::Float {
+                    op.reason = match precisions_of(&self.groups, precisions, key) {
+                        Some(Precision::Float) => {
+                            "kept in float: quantizing it costs more accuracy than it saves".into()
+                        }
+                        _ => std::mem::take(&mut op.reason),
+                    };
+                }
+            }
+        }
+        plan
+    }
+
+    fn choose(&self, overrides: &BTreeMap<String, Precision>) -> QuantPlan {
+        let choices = Choices {
+            precision: self.uniform(),
+            overrides: overrides.clone(),
+            per_tensor: self.options.per_tensor,
+            activation: self.options.activation,
+            weight: self.options.weight,
+            ..Choices::new(self.options.target)
+        };
+        choose(self.model, &choices)
+    }
+
+    fn readers(&self, value: &str) -> Vec<String> {
+        let graph = self.model.main();
+        let Some(value) = graph.find(value) else { return Vec::new() };
+        let readers = graph.uses(value).into_iter().map(|reader| reader.op);
+        readers.chain(graph.producer(value).map(|(op, _)| op)).map(|op| key_of(graph, op)).collect()
+    }
+
+    /// Pairs of groups between which values pass: `(producer, reader, value)`.
+    pub fn links(&self) -> Vec<(usize, usize, String)> {
+        let graph = self.model.main();
+        let owner = self.owners();
+        let mut links = BTreeSet::new();
+        for op in graph.ops() {
+            let Some(&to) = owner.get(&key_of(graph, op)) else { continue };
+            for input in graph.op_inputs(op).into_iter().flatten() {
+                // Through operators of no group: activation functions that a product absorbs, moves in float.
+                let mut value = input;
+                for _ in 0..4 {
+                    let Some((writer, _)) = graph.producer(value) else { break };
+                    if let Some(&from) = owner.get(&key_of(graph, writer)) {
+                        if from != to {
+                            links.insert((from, to, name(graph, input)));
+                        }
+                        break;
+                    }
+                    match graph.input(writer, 0) {
+                        Some(before) => value = before,
+                        None => break,
+                    }
+                }
+            }
+        }
+        links.into_iter().collect()
+    }
+
+    fn owners(&self) -> BTreeMap<String, usize> {
+        let pairs = self.groups.iter().enumerate();
+        pairs.flat_map(|(at, group)| group.ops.iter().map(move |key| (key.clone(), at))).collect()
+    }
+}
+
+fn precisions_of(groups: &[Group], precisions: &[Precision], key: &str) -> Option<Precision> {
+    let at = groups.iter().position(|group| group.ops.iter().any(|op| op == key))?;
+    precisions.get(at).copied()
+}
+
+fn name(graph: &Graph, value: ir::ValueId) -> String {
+    graph.value(value).name().to_string()
+}

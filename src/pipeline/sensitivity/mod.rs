@@ -1,0 +1,203 @@
+//! Sensitivity: what quantizing each group alone does to the outputs, and from that the best mix of precisions within
+//! budgets.
+//!
+//! - [`measure`]: for every group and candidate precision the damage on calibration samples. A group is cut out of the
+//!   model, quantized and run on the float values that it reads; its results replace the float ones in a recorded run,
+//!   and only what is downstream runs again. No model is rebuilt.
+//! - [`mix`]: the plan for a choice of precisions.
+//! - [`assign`]: scores to costs to a choice. [`auto`]: all of it with verification and repair.
+
+pub mod assign;
+pub mod auto;
+pub mod costs;
+pub mod damage;
+pub mod judge;
+pub mod mix;
+pub mod part;
+pub mod run;
+pub mod table;
+
+use anyhow::{Result, bail};
+use ir::Model;
+use passes::quantize::Precision;
+use runtime::Executor;
+
+use super::digest;
+use super::engine::{EngineOptions, form_for, prepare};
+use super::measure::{Figures, compare};
+use super::prepare::{converted, lowered};
+use crate::data::Source;
+use mix::Mixer;
+use part::Part;
+use run::{Bench, Labels, Runner};
+use table::SensitivityTable;
+
+/// What to measure and how.
+#[derive(Clone, Debug, Default)]
+pub struct MeasureOptions {
+    /// The runtime.
+    pub engine: EngineOptions,
+    /// Candidate precisions beside float.
+    pub precisions: Vec<Precision>,
+    /// Only every `n`-th group from `i` on: part `i` of `n`, counted from 1.
+    pub shard: Option<(usize, usize)>,
+    /// Everything on all samples, instead of successive halving.
+    pub exhaustive: bool,
+    /// Run a whole changed model for every change instead of what is downstream of it: slow, to compare with.
+    pub whole: bool,
+}
+
+/// What was measured.
+pub struct Measured {
+    /// Damage by group, precision and sample.
+    pub table: SensitivityTable,
+    /// Runs of one group on one sample.
+    pub runs: usize,
+    /// What the user should know.
+    pub notes: Vec<String>,
+    /// Sizes of each group at each precision: quantized and float bytes.
+    pub bytes: std::collections::BTreeMap<table::Change, (u64, u64)>,
+}
+
+/// Measures every group at every candidate precision. `known` is what an earlier run left; `save` is called now and then.
+///
+/// # Errors
+/// The model cannot be run, or only by a runtime that cannot run parts again.
+pub fn measure(
+    mixer: &Mixer<'_>,
+    source: &dyn Source,
+    labels: &Labels,
+    options: &MeasureOptions,
+    known: Option<SensitivityTable>,
+    progress: &mut dyn FnMut(&'static str, usize, usize),
+    save: &mut dyn FnMut(&SensitivityTable) -> Result<()>,
+) -> Result<Measured> {
+    if mixer.groups.is_empty() {
+        bail!("nothing in this model can be quantized for {}", mixer.options.target.name());
+    }
+    let (executor, note) = options.engine.choose(&lowered(mixer.model)?)?;
+    let float = form_for(executor.as_ref(), mixer.model)?;
+    let notes: Vec<String> = note.into_iter().collect();
+    let runtime = format!("{} {}", executor.name(), executor.version());
+    let mut table = SensitivityTable::new(
+        digest::model(mixer.model),
+        mixer.base,
+        runtime,
+        source.is_random(),
+        source.len(),
+    );
+    if let Some(known) = known {
+        table.merge(known)?;
+    }
+    let mut runners = runners(mixer, executor.as_ref(), options, progress)?;
+    let mut bytes = std::collections::BTreeMap::new();
+    for runner in &runners {
+        bytes.insert(runner.change.clone(), runner.part.bytes);
+    }
+    let taps: std::collections::BTreeSet<String> = runners.iter().flat_map(Runner::taps).cloned().collect();
+    let main = float.main();
+    let computed = |name: &String| main.find(name).is_some_and(|value| main.producer(value).is_some());
+
+    let mut session = prepare(executor.as_ref(), &float, taps.into_iter().filter(computed).collect())?;
+    let shown = shown(session.as_mut(), source, options.whole)?;
+    for runner in &mut runners {
+        if shown.as_ref().is_some_and(|shown| runner.taps().all(|name| shown.contains(name))) {
+            continue;
+        }
+        let mut alone = vec![Precision::Float; mixer.groups.len()];
+        let at = mixer.groups.iter().position(|group| group.name == runner.change.0).unwrap_or(0);
+        alone[at] = runner.change.1;
+        let whole = emitted(mixer.model, &mixer.plan(&alone))?;
+        let part = Part { model: None, ..std::mem::replace(&mut runner.part, Part::nothing()) };
+        *runner = Runner::whole(runner.change.clone(), part, &whole, executor.as_ref())?;
+    }
+
+    let outputs: Vec<String> =
+        main.outputs().iter().map(|&value| main.value(value).name().to_string()).collect();
+    let bench = Bench {
+        session: session.as_ref(),
+        outputs: &outputs,
+        runners: &runners,
+        source,
+        labels,
+        threads: options.engine.threads(),
+        exhaustive: options.exhaustive,
+    };
+    let runs = bench.run(&mut table, &mut |done, all| progress("measuring", done, all), save)?;
+    Ok(Measured { table, runs, notes, bytes })
+}
+
+/// The names that a runtime shows, found by running one sample; none if it cannot run parts again.
+fn shown(
+    session: &mut dyn runtime::Session,
+    source: &dyn Source,
+    whole: bool,
+) -> Result<Option<std::collections::BTreeSet<String>>> {
+    let feed = source.sample(0)?;
+    if whole || session.record(&feed).is_err() {
+        return Ok(None);
+    }
+    let inputs: Vec<String> = feed.iter().map(|(name, _)| name.clone()).collect();
+    let values = super::engine::collect(session, &feed)?;
+    Ok(Some(values.into_iter().map(|(name, _)| name).chain(inputs).collect()))
+}
+
+/// The model that a plan makes.
+fn emitted(model: &Model, plan: &passes::quantize::QuantPlan) -> Result<Model> {
+    let mut quantized = converted(model.clone(), passes::quantize::emit_qdq::needed_opset(plan))?;
+    passes::quantize::emit_qdq::emit_qdq(&mut quantized, plan)?;
+    quantized.settle();
+    Ok(quantized)
+}
+
+/// One runner a group and precision.
+fn runners(
+    mixer: &Mixer<'_>,
+    executor: &dyn Executor,
+    options: &MeasureOptions,
+    progress: &mut dyn FnMut(&'static str, usize, usize),
+) -> Result<Vec<Runner>> {
+    let mut runners = Vec::new();
+    for (at, group) in mixer.groups.iter().enumerate() {
+        progress("cutting", at + 1, mixer.groups.len());
+        if options.shard.is_some_and(|(part, parts)| at % parts != part - 1) {
+            continue;
+        }
+        for &precision in
+            options.precisions.iter().filter(|p| **p != Precision::Float && mixer.allows(group, **p))
+        {
+            let mut alone = vec![Precision::Float; mixer.groups.len()];
+            alone[at] = precision;
+            let part = Part::new(mixer.model, &mixer.plan(&alone), &group.ops)?;
+            runners.push(Runner::new((group.name.clone(), precision), part, executor)?);
+        }
+    }
+    Ok(runners)
+}
+
+/// The error of every operator's result when the whole plan is in force (accumulated), on a few samples.
+///
+/// # Errors
+/// The plan does not fit the model, or the runtime fails on a sample.
+pub fn accumulated(
+    model: &Model,
+    plan: &passes::quantize::QuantPlan,
+    source: &dyn Source,
+    samples: &[usize],
+    engine: &EngineOptions,
+) -> Result<Vec<Figures>> {
+    let quantized = emitted(model, plan)?;
+    let (executor, _) = engine.choose(&lowered(&quantized)?)?;
+    let executor: &dyn Executor = executor.as_ref();
+    let (float, quantized) = (form_for(executor, model)?, form_for(executor, &quantized)?);
+    let names: Vec<String> = super::calibrate::observed(&float)
+        .into_iter()
+        .filter(|name| plan.ops.contains_key(name))
+        .filter(|name| {
+            let graph = quantized.main();
+            graph.find(name).is_some_and(|value| graph.producer(value).is_some())
+        })
+        .collect();
+    let (a, b) = (prepare(executor, &float, names.clone())?, prepare(executor, &quantized, names)?);
+    compare(a.as_ref(), b.as_ref(), source, samples, engine.threads(), &mut |_| {})
+}
