@@ -47,6 +47,13 @@ class Known:
 
 Table = dict[str, Known]
 
+#: What a tool may know of a value.
+MEASURES: dict[str, Callable[[Known], bool]] = {
+    "typed": lambda what: what.element != 0,
+    "ranked": lambda what: what.dims is not None,
+    "sized": lambda what: what.dims is not None and None not in what.dims,
+}
+
 
 def subgraphs(graph: GraphProto, path: str = "") -> Iterator[tuple[str, GraphProto]]:
     """Every graph of a model under a path that no rewriting of values changes."""
@@ -160,6 +167,7 @@ class Score:
     counts: Counter
     contradictions: list[str]
     failures: list[str]
+    shortfalls: list[str]  #: models of which a peer knows more
 
 
 def compare(named: Named, tools: dict[str, Callable], scores: dict[str, Score], work: Path) -> None:
@@ -177,12 +185,17 @@ def compare(named: Named, tools: dict[str, Callable], scores: dict[str, Score], 
             scores[tool].failures.append(f"{named.name}: {type(error).__name__}: {common.brief(str(error))}")
             tables[tool] = {}
     references = {"a run": actual(model, named), "onnx": tables.get("onnx", {}), "the model": table_of(model)}
+    if "onnxq" in tables:
+        for what, has in MEASURES.items():
+            known = {tool: sum(map(has, table.values())) for tool, table in tables.items()}
+            ours, best = known["onnxq"], max(known.values())
+            if ours < best:
+                scores["onnxq"].shortfalls.append(f"{named.name}: {ours} values {what}, a peer {best}")
     for tool, table in tables.items():
         counts = scores[tool].counts
         counts["values"] += len(values)
-        counts["typed"] += sum(what.element != 0 for what in table.values())
-        counts["ranked"] += sum(what.dims is not None for what in table.values())
-        counts["sized"] += sum(what.dims is not None and None not in what.dims for what in table.values())
+        for what, has in MEASURES.items():
+            counts[what] += sum(map(has, table.values()))
         for name, what in table.items():
             for reference, other in references.items():
                 if reference != tool and name in other and what.contradicts(other[name]):
@@ -198,7 +211,7 @@ def main() -> None:
     tools |= {"onnx": with_onnx, "symbolic_shape_infer": with_symbolic}
     parts, failed = [], False
     for group, models in {"models": common.shared_models(), "node cases": common.node_cases()}.items():
-        scores = {tool: Score(Counter(), [], []) for tool in tools}
+        scores = {tool: Score(Counter(), [], [], []) for tool in tools}
         with tempfile.TemporaryDirectory() as work:
             for named in common.chosen(models, args.only):
                 compare(named, tools, scores, Path(work))
@@ -209,7 +222,8 @@ def main() -> None:
         header = ["tool", "values", "typed", "ranked", "fully sized", "contradictions", "failures"]
         parts.append(f"## {group}\n\n" + common.table(header, rows))
         if "onnxq" in scores:
-            lines = scores["onnxq"].contradictions + scores["onnxq"].failures
+            ours = scores["onnxq"]
+            lines = ours.contradictions + ours.failures + ours.shortfalls
             parts += ["\n".join(f"- {line}" for line in lines)] if lines else []
             failed |= bool(scores["onnxq"].contradictions)
         elif scores["onnx"].contradictions:

@@ -16,6 +16,7 @@ from onnx import GraphProto, TensorProto
 
 import common
 from common import Named, Run
+from protobuf import tensors
 
 #: A handful of float32 roundings (6e-8 each) amplified by up to a hundred layers; float16 has 5e-4 each.
 RELATIVE = {TensorProto.FLOAT: 1e-4, TensorProto.FLOAT16: 2e-2}
@@ -57,6 +58,31 @@ def output_difference(before: Path, after: Path, inputs: list[dict]) -> float:
     return max(relative_difference(*(session.run(None, feeds) for session in sessions)) for feeds in inputs)
 
 
+def size_of(model: Named) -> int:
+    """Bytes of the file and of what it refers to."""
+    source = onnx.load(model.path, load_external_data=False)
+    stored = (entry.value for t in tensors(source) for entry in t.external_data if entry.key == "location")
+    return model.path.stat().st_size + sum((model.path.parent / name).stat().st_size for name in set(stored))
+
+
+def missed(model: Named, counts: dict[str, int], runs: dict[str, Run], floor: float) -> list[str]:
+    """The bars that onnxq misses. `floor` is what the program takes when it does nothing."""
+    peers = [tool for tool in counts if tool != "onnxq"]
+    if "onnxq" not in counts or not peers:
+        return []
+    fewest, fastest = min(counts[p] for p in peers), min(runs[p].seconds for p in peers)
+    ours, size = runs["onnxq"], size_of(model)
+    lines = []
+    if counts["onnxq"] > fewest:
+        lines.append(f"{counts['onnxq']} nodes, a peer {fewest}")
+    if ours.seconds > fastest / 5:
+        lines.append(f"{ours.seconds:.2f} s, a peer {fastest:.2f} s")
+    if ours.peak_bytes > 1.5 * size + floor:
+        above = common.megabytes(ours.peak_bytes - floor)
+        lines.append(f"{above} MB above the program's own {common.megabytes(floor)}, the file has {common.megabytes(size)}")
+    return [f"- onnxq, {model.name}: {line}" for line in lines]
+
+
 def best_of(command: list, repeat: int) -> Run:
     runs = [common.run(command) for _ in range(repeat)]
     return min(runs, key=lambda r: (not r.ok, r.seconds))
@@ -72,12 +98,13 @@ def main() -> None:
     if args.peers:
         del tools["onnxq"]
     rows, problems = [], []
+    floor = 0 if args.peers else common.run([args.onnxq.resolve(), "list", "passes"]).peak_bytes
     for model in common.chosen(common.shared_models(), args.only):
         common.progress(model.name)
         source = onnx.load(model.path, load_external_data=False)
         kinds = {o.type.tensor_type.elem_type for o in source.graph.output}
         limit = max(RELATIVE.get(kind, 0.0) for kind in kinds)
-        counts, row = {}, [model.name, count_nodes(source.graph)]
+        counts, runs, row = {}, {}, [model.name, count_nodes(source.graph)]
         for tool, template in tools.items():
             with tempfile.TemporaryDirectory() as work:
                 out = Path(work) / "out.onnx"
@@ -86,6 +113,7 @@ def main() -> None:
                     row += ["fails", None, None, None]
                     problems.append(f"- {tool}, {model.name}: {done.reason()}")
                     continue
+                runs[tool] = done
                 counts[tool] = count_nodes(onnx.load(out, load_external_data=False).graph)
                 try:
                     difference = output_difference(model.path, out, stored_feeds(model))
@@ -95,12 +123,11 @@ def main() -> None:
             row += [counts[tool], f"{difference:.1e}", f"{done.seconds:.2f}", common.megabytes(done.peak_bytes)]
             if difference > limit:
                 problems.append(f"- {tool}, {model.name}: outputs differ by {difference:.2g}, allowed {limit}")
-        peers = [n for tool, n in counts.items() if tool != "onnxq"]
-        if "onnxq" in counts and peers and counts["onnxq"] > min(peers):
-            problems.append(f"- onnxq, {model.name}: {counts['onnxq']} nodes, a peer {min(peers)}")
+        problems += missed(model, counts, runs, floor)
         rows.append(row)
     header = ["model", "nodes"] + [f"{tool} {what}" for tool in tools for what in ("nodes", "difference", "s", "MB")]
-    text = common.table(header, rows) + ("\n\n" + "\n".join(problems) if problems else "")
+    text = f"The program takes {common.megabytes(floor)} MB when it does nothing (`onnxq list passes`).\n\n"
+    text += common.table(header, rows) + ("\n\n" + "\n".join(problems) if problems else "")
     packages = ["onnx", "onnxruntime", "onnxsim", "onnxslim"]
     common.report("simplify", "Simplification side by side", text, args.save, packages)
     sys.exit(1 if any(p.startswith("- onnxq") for p in problems) else 0)

@@ -1,5 +1,9 @@
 //! A compiler that quantizes ONNX models and proves what it emitted.
 
+// First: its macros hold in everything below.
+#[macro_use]
+mod out;
+
 mod api;
 pub mod cli;
 pub mod data;

@@ -6,10 +6,10 @@
 //!
 //! - `dims`: sizes by the name of the dimension; the name is replaced wherever a value of the main graph declares it.
 //! - `inputs`: whole shapes by the name of the input. A named dimension that gets a size here gets it everywhere; -1
-//!   leaves a dimension as it is.
+//!   leaves a dimension as it is. A size that was another number changes: whatever the model declares about the shapes of
+//!   computed values was true for the old one and is forgotten.
 //!
-//! Declines (with an error, since the user asked): names that the model does not have, shapes of another rank, sizes
-//! that contradict a fixed dimension.
+//! Declines (with an error, since the user asked): names that the model does not have, shapes of another rank.
 //!
 //! Stands before `infer_shapes`, which carries the sizes on.
 
@@ -47,10 +47,15 @@ impl Pass for FixShapes {
         let mut sizes: BTreeMap<Arc<str>, i64> =
             self.dims.iter().map(|(name, &size)| (Arc::from(name.as_str()), size)).collect();
         let mut open: Vec<(ValueId, Shape)> = Vec::new();
+        let mut overwrites = false;
         for (name, wanted) in &self.inputs {
             let value = model.main().find(name).filter(|&v| model.main().value(v).role() == Role::Input);
             let value = value.ok_or_else(|| failed(format!("there is no input {name:?}")))?;
-            open.push((value, fixed(model, value, wanted, &mut sizes).map_err(failed)?));
+            let shape = fixed(model, value, wanted, &mut sizes).map_err(failed)?;
+            let old = model.main().value(value).shape();
+            let changed = |(old, new): (&Dim, &Dim)| matches!(old, Dim::Known(_)) && old != new;
+            overwrites |= old.is_some_and(|old| old.dims.iter().zip(&shape.dims).any(changed));
+            open.push((value, shape));
         }
         let known: Vec<Arc<str>> = model.main().inputs().iter().flat_map(|&v| symbols(model, v)).collect();
         if let Some(name) = self.dims.keys().find(|name| !known.iter().any(|known| **known == ***name)) {
@@ -62,9 +67,15 @@ impl Pass for FixShapes {
         if !cx.spend("fix", Location::graph(model.main())) {
             return Ok(changes);
         }
+        if overwrites {
+            forget_computed(model);
+        }
         let graph = model.graph_mut(main);
         for (value, shape) in open {
-            set_shape(&mut graph.value_mut(value).ty, |old| *old = shape.clone());
+            if let Some(TypeKind::Tensor(tensor)) = graph.value_mut(value).ty.as_mut().map(|ty| &mut ty.kind)
+            {
+                tensor.shape = Some(shape);
+            }
         }
         for value in graph.values().collect::<Vec<_>>() {
             set_shape(&mut graph.value_mut(value).ty, |shape| {
@@ -79,6 +90,20 @@ impl Pass for FixShapes {
         }
         changes.count("fix");
         Ok(changes)
+    }
+}
+
+fn forget_computed(model: &mut Model) {
+    for id in model.graph_ids() {
+        let graph = model.graph_mut(id);
+        for value in graph.values().collect::<Vec<_>>() {
+            let held = graph.value_mut(value);
+            if held.role() == Role::Computed
+                && let Some(TypeKind::Tensor(tensor)) = held.ty.as_mut().map(|ty| &mut ty.kind)
+            {
+                tensor.shape = None;
+            }
+        }
     }
 }
 
@@ -115,9 +140,6 @@ fn fixed(
         match (&*dim, size) {
             (_, -1) => {}
             (_, size) if size < 0 => return Err(format!("a dimension of {name:?} cannot be {size}")),
-            (Dim::Known(old), size) if *old != size => {
-                return Err(format!("a dimension of {name:?} is {old} and cannot become {size}"));
-            }
             (Dim::Symbol(symbol), size) => {
                 if sizes.insert(symbol.clone(), size).is_some_and(|other| other != size) {
                     return Err(format!("{symbol:?} gets two sizes"));

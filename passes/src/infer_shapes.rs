@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Sizes that are not numbers are canonical expressions over the sizes that the inputs name, so that equal sizes have
-//! equal text. What the file declares is kept where nothing better is known. Where it contradicts what the operators
+//! equal text; a size that only a run tells gets a name of its own. Where the file promises a number for an expression of
+//! such a name (`3*name` is 672), it is solved for the name. What the file declares is kept where nothing better is known. Where it contradicts what the operators
 //! compute, the operators win, except that an output of the graph keeps the type that the model promises; every
 //! contradiction is reported, and so is every operator without a rule.
 //!
@@ -16,6 +17,8 @@ use ops::infer::{Issue, infer_model, shape};
 use serde::Deserialize;
 
 use crate::driver::{Changes, Cx, Pass, PassError};
+
+const UNSUPPORTED: &str = "unsupported";
 
 /// No options.
 #[derive(Debug, Default, Deserialize)]
@@ -43,7 +46,7 @@ impl Pass for InferShapes {
             let (rule, place, why) = match issue {
                 Issue::Wrong(place, why) => ("wrong", place, why),
                 Issue::Contradiction(place, why) => ("contradiction", place, why),
-                Issue::Unsupported(place, why) => ("unsupported", place, why),
+                Issue::Unsupported(place, why) => (UNSUPPORTED, place, why),
             };
             let named = |name: String| (!name.is_empty()).then_some(name);
             let at = Location {
@@ -52,6 +55,9 @@ impl Pass for InferShapes {
                 value: named(place.value).map(Into::into),
                 ..Location::default()
             };
+            if rule != UNSUPPORTED {
+                cx.warn(rule, why.clone(), at.clone());
+            }
             cx.decline(rule, why, at);
         }
         Ok(changes)

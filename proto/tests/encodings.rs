@@ -111,7 +111,10 @@ fn broken_tensors_are_refused_with_a_reason() {
 }
 
 #[test]
-fn a_huge_empty_tensor_is_empty() {
-    let tensor = TensorProto { data_type: Some(1), dims: vec![0, i64::MAX, i64::MAX], ..Default::default() };
-    assert_eq!(read_tensor(tensor).unwrap().elements(), 0);
+fn a_large_empty_tensor_is_empty_and_sizes_that_overflow_are_refused() {
+    let empty = |dims: &[i64]| TensorProto { data_type: Some(1), dims: dims.to_vec(), ..Default::default() };
+    assert_eq!(read_tensor(empty(&[0, 1 << 31, 1 << 31])).expect("empty").elements(), 0);
+    // Products of some of the sizes must not overflow either.
+    let error = read_tensor(empty(&[0, i64::MAX, i64::MAX])).expect_err("too large");
+    assert!(error.contains("overflow"), "{error}");
 }

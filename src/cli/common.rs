@@ -179,11 +179,34 @@ pub fn target(name: &str) -> Result<&'static dyn passes::target::Target> {
         .with_context(|| format!("no target is called {name:?}; there are: {}", names()))
 }
 
+/// The extension of models in ONNX's own text syntax.
+const TEXT: &str = "onnxtxt";
+
+/// The file holds (or shall hold) a model as text.
+pub fn is_text(path: &std::path::Path) -> bool {
+    path.extension().is_some_and(|extension| extension == TEXT)
+}
+
 /// Reads a model and says what there is to say about its file.
 pub fn read_model(path: &std::path::Path) -> Result<Model> {
+    if is_text(path) {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        return ir::text::parse(&text).with_context(|| path.display().to_string());
+    }
     let loaded = proto::read(path, &ReadOptions::default()).with_context(|| path.display().to_string())?;
     loaded.notes.iter().for_each(|note| eprintln!("warning: {note}"));
     Ok(loaded.model)
+}
+
+/// Says what the passes found wrong with the model itself.
+pub fn warn(report: &passes::Report) {
+    for warning in &report.warnings {
+        let what = match warning.rule {
+            "contradiction" => "the model contradicts itself",
+            _ => "the model cannot run here",
+        };
+        eprintln!("warning: {what}: {}: {}", warning.at, warning.why);
+    }
 }
 
 /// A progress bar with rate and time left; invisible where stderr is no terminal.

@@ -10,10 +10,10 @@ use super::table::Table;
 use crate::pipeline::prepare::quantizable;
 use crate::pipeline::quantize::{Mode, QuantizeOptions, choices};
 
-/// Print the manual of a pass, target or method; or how a model would be quantized, and why
+/// Print the manual of a pass, operator, target or method; or how a model would be quantized, and why
 #[derive(clap::Args)]
 pub struct Args {
-    /// A model, or the name of a pass, target or method
+    /// A model, or the name of a pass, operator, target or method
     name: String,
     /// Model: the runtime that it would be for
     #[arg(long, default_value = "ort-cpu")]
@@ -38,14 +38,32 @@ pub fn run(args: &Args) -> Result<()> {
         println!("{}: {}", target.name(), target.about());
     } else if let Some((name, about)) = quant::range::METHODS.iter().find(|(known, _)| *known == name) {
         println!("{name}: {about}");
+    } else if explain_op(name) {
+        // Said what there is.
     } else if Path::new(name).is_file() {
         return explain_model(args);
     } else {
         bail!(
-            "nothing is called {name:?} and there is no such file: see `onnxq list passes`, `list targets`, `list methods`"
+            "nothing is called {name:?} and there is no such file: see `onnxq list passes`, `list ops`, `list targets`, `list methods`"
         );
     }
     Ok(())
+}
+
+/// What the tables say of an operator, one line a range of versions; false if there is none of that name.
+fn explain_op(name: &str) -> bool {
+    let rules: Vec<_> = ops::rules()
+        .filter(|rule| rule.op().to_string() == name || rule.op().name.eq_ignore_ascii_case(name))
+        .collect();
+    for rule in &rules {
+        let opsets = rule.opsets();
+        let eval = match rule.evaluates() {
+            true => "types, shapes and values are computed",
+            false => "types and shapes are computed, values are not",
+        };
+        println!("{}, operator set {} to {}: {eval}", rule.op(), opsets.start(), opsets.end());
+    }
+    !rules.is_empty()
 }
 
 fn explain_model(args: &Args) -> Result<()> {

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use ir::{Model, Role, TypeKind, Value};
+use ir::{Model, Role, Value};
+use ops::infer::shape::show_type;
 use passes::quantize::cost::macs;
 use serde::Serialize;
 
-use super::common::read_model;
+use super::common::{read_model, warn};
+use super::table::Table;
 
-/// How many of the largest tensors are listed.
-const LARGEST: usize = 10;
+/// How many of the largest tensors and of the heaviest operators are listed.
+const LISTED: usize = 10;
 
 /// Say what is in a model: operators, weights, inputs and outputs, multiplications
 #[derive(clap::Args)]
@@ -21,6 +23,9 @@ pub struct Args {
     /// Print as JSON, with every operator
     #[arg(long)]
     json: bool,
+    /// List every operator, in order, instead of the heaviest
+    #[arg(long)]
+    nodes: bool,
 }
 
 #[derive(Serialize)]
@@ -32,6 +37,7 @@ struct Report {
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     operators: BTreeMap<String, usize>,
+    without_rule: BTreeMap<String, usize>,
     subgraphs: usize,
     functions: usize,
     weights: BTreeMap<String, Weights>,
@@ -45,6 +51,8 @@ struct Port {
     name: String,
     dtype: Option<String>,
     shape: Option<Vec<String>>,
+    /// The whole type as text, also of sequences and maps.
+    r#type: String,
 }
 
 #[derive(Default, Serialize)]
@@ -62,89 +70,87 @@ struct Tensor {
     bytes: u64,
 }
 
+/// An operator. Multiplications and bytes count sizes that the data decide as 1; bytes are none where a rank is not known.
 #[derive(Serialize)]
 struct Node {
+    graph: String,
     name: String,
     kind: String,
+    output: String,
     macs: u64,
     weight_bytes: u64,
+    input_bytes: Option<u64>,
     output_bytes: Option<u64>,
+    shape: Option<String>,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    let report = inspect(read_model(&args.model)?)?;
+    let report = inspect(&read_model(&args.model)?);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
-        print(&report);
+        print(&report, args.nodes);
     }
     Ok(())
 }
 
 fn port(value: &Value) -> Port {
     let shape = value.shape().map(|shape| shape.dims.iter().map(ir::Dim::to_string).collect());
-    let dtype = match value.ty.as_ref().map(|ty| &ty.kind) {
-        Some(TypeKind::Sequence(_)) => Some("sequence".to_string()),
-        Some(TypeKind::Map { .. }) => Some("map".to_string()),
-        Some(TypeKind::Optional(_)) => Some("optional".to_string()),
-        _ => value.dtype().map(|dtype| dtype.to_string()),
-    };
-    Port { name: value.name().to_string(), dtype, shape }
+    let dtype = value.dtype().map(|dtype| dtype.to_string());
+    let r#type = value.ty.as_ref().map_or("any type".to_string(), show_type);
+    Port { name: value.name().to_string(), dtype, shape, r#type }
 }
 
-fn inspect(model: Model) -> Result<Report> {
-    // Shapes of computed values, for the multiplications; a model that cannot be inferred is shown all the same.
+/// The model with the types that inference finds; a model that cannot be inferred is shown all the same.
+fn typed(model: &Model) -> Model {
     let mut typed = model.clone();
     let steps = [passes::Step::Once(passes::Spec::new("infer_shapes"))];
-    let typed = match passes::run(&mut typed, &steps, passes::Options::default()) {
-        Ok(_) => typed,
+    match passes::run(&mut typed, &steps, passes::Options::default()) {
+        Ok(report) => {
+            warn(&report);
+            typed
+        }
         Err(failure) => {
             eprintln!("warning: {failure}");
             model.clone()
         }
-    };
-    let main = model.main();
-    let (mut weights, mut largest) = (BTreeMap::<String, Weights>::new(), Vec::new());
-    let mut operators = BTreeMap::<String, usize>::new();
-    for id in model.graph_ids() {
-        let graph = model.graph(id);
-        for op in graph.ops() {
-            *operators.entry(graph.op(op).kind.to_string()).or_default() += 1;
+    }
+}
+
+fn inspect(model: &Model) -> Report {
+    let typed = typed(model);
+    let main = typed.main();
+    let mut tensors = Tensors::default();
+    let (mut operators, mut without_rule) = (BTreeMap::new(), BTreeMap::new());
+    let mut nodes = Vec::new();
+    for id in typed.graph_ids() {
+        let graph = typed.graph(id);
+        for value in graph.values().map(|value| graph.value(value)) {
+            if value.role() != Role::Initializer {
+                continue;
+            }
+            if let Some(data) = &value.data {
+                tensors.add(value.name(), data);
+            } else if let Some(sparse) = &value.sparse {
+                tensors.add(value.name(), &sparse.values);
+            }
         }
-        for value in
-            graph.values().map(|value| graph.value(value)).filter(|value| value.role() == Role::Initializer)
-        {
-            let Some(data) = &value.data else { continue };
-            let (bytes, entry) =
-                (data.bytes().len() as u64, weights.entry(data.dtype().to_string()).or_default());
-            entry.tensors += 1;
-            entry.elements += data.elements() as u64;
-            entry.bytes += bytes;
-            let (name, shape) = (value.name().to_string(), data.dims().to_vec());
-            largest.push(Tensor { name, dtype: data.dtype().to_string(), shape, bytes });
+        for at in graph.ops() {
+            let op = graph.op(at);
+            *operators.entry(op.kind.to_string()).or_insert(0) += 1;
+            let function = typed.function(op.kind.domain(), &op.kind.name, &op.kind.overload).is_some();
+            let opset = ir::version(typed.opsets_of(id), op.kind.domain());
+            if !function && ops::rule(&op.kind, opset).is_err() {
+                *without_rule.entry(op.kind.to_string()).or_insert(0) += 1;
+            }
+            nodes.push(node(graph, at, &mut tensors));
         }
     }
+    let mut largest = tensors.list;
     largest.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.name.cmp(&b.name)));
-    largest.truncate(LARGEST);
-    let graph = typed.main();
-    let bytes_of = |value: ir::ValueId| {
-        let value = graph.value(value);
-        value.dtype()?.storage_bytes(value.shape()?.elements()?).map(|bytes| bytes as u64)
-    };
-    let node = |op: ir::OpId| {
-        let constants = graph.op_inputs(op).into_iter().flatten().filter_map(|value| graph.constant(value));
-        let outputs = graph.op_outputs(op).into_iter().flatten();
-        Node {
-            name: graph.op(op).name.clone(),
-            kind: graph.op(op).kind.to_string(),
-            macs: macs(graph, op),
-            weight_bytes: constants.map(|tensor| tensor.bytes().len() as u64).sum(),
-            output_bytes: outputs.map(bytes_of).sum(),
-        }
-    };
-    let nodes: Vec<Node> = graph.ops().into_iter().map(node).collect();
-    Ok(Report {
+    largest.truncate(LISTED);
+    Report {
         version: 1,
         ir_version: model.ir_version,
         producer: format!("{} {}", model.producer_name, model.producer_version).trim().to_string(),
@@ -152,16 +158,81 @@ fn inspect(model: Model) -> Result<Report> {
         inputs: main.inputs().iter().map(|&value| port(main.value(value))).collect(),
         outputs: main.outputs().iter().map(|&value| port(main.value(value))).collect(),
         operators,
-        subgraphs: model.graph_ids().len() - 1 - model.functions.len(),
+        without_rule,
+        subgraphs: model.graph_ids().len().saturating_sub(1 + model.functions.len()),
         functions: model.functions.len(),
-        weights,
+        weights: tensors.by_type,
         largest,
-        macs: nodes.iter().map(|node| node.macs).sum(),
+        macs: nodes.iter().map(|node| node.macs).fold(0, u64::saturating_add),
         nodes,
-    })
+    }
 }
 
-fn print(report: &Report) {
+#[derive(Default)]
+struct Tensors {
+    by_type: BTreeMap<String, Weights>,
+    list: Vec<Tensor>,
+}
+
+impl Tensors {
+    fn add(&mut self, name: &str, data: &ir::Tensor) {
+        let (bytes, entry) = (bytes_of(data), self.by_type.entry(data.dtype().to_string()).or_default());
+        entry.tensors += 1;
+        entry.elements += data.elements() as u64;
+        entry.bytes += bytes;
+        let (name, shape) = (name.to_string(), data.dims().to_vec());
+        self.list.push(Tensor { name, dtype: data.dtype().to_string(), shape, bytes });
+    }
+}
+
+/// Bytes of the elements; of strings, of their letters.
+fn bytes_of(tensor: &ir::Tensor) -> u64 {
+    match tensor.data() {
+        ir::Data::Bytes(bytes) => bytes.len() as u64,
+        ir::Data::Strings(strings) => strings.iter().map(|string| string.len() as u64).sum(),
+    }
+}
+
+/// One operator; tensors that it holds in attributes count as its weights.
+fn node(graph: &ir::Graph, at: ir::OpId, tensors: &mut Tensors) -> Node {
+    let op = graph.op(at);
+    let output = graph.op_outputs(at).into_iter().flatten().next();
+    let output_name = output.map_or(String::new(), |value| graph.value(value).name().to_string());
+    let mut weight_bytes: u64 = graph
+        .op_inputs(at)
+        .into_iter()
+        .flatten()
+        .filter_map(|value| graph.constant(value))
+        .map(bytes_of)
+        .sum();
+    for attr in op.attrs.iter() {
+        if let ir::AttrValue::Tensor(tensor) = &attr.value {
+            weight_bytes = weight_bytes.saturating_add(bytes_of(tensor));
+            tensors.add(&output_name, tensor);
+        }
+    }
+    let bytes = |value: ir::ValueId| {
+        let value = graph.value(value);
+        // As for the multiplications: sizes that the data decide count as 1.
+        let sizes: Vec<usize> = value.shape()?.dims.iter().map(|dim| dim.known().unwrap_or(1)).collect();
+        let elements = ir::checked_elements(&sizes).ok()?;
+        value.dtype()?.storage_bytes(elements).map(|bytes| bytes as u64)
+    };
+    let read = graph.op_inputs(at).into_iter().flatten().filter(|&value| graph.constant(value).is_none());
+    Node {
+        graph: graph.name.clone(),
+        name: op.name.clone(),
+        kind: op.kind.to_string(),
+        output: output_name,
+        macs: macs(graph, at),
+        weight_bytes,
+        input_bytes: read.map(bytes).sum(),
+        output_bytes: graph.op_outputs(at).into_iter().flatten().map(bytes).sum(),
+        shape: output.and_then(|value| graph.value(value).ty.as_ref().map(show_type)),
+    }
+}
+
+fn print(report: &Report, all: bool) {
     let opsets: Vec<String> = report
         .opsets
         .iter()
@@ -173,15 +244,15 @@ fn print(report: &Report) {
     println!("IR {}, opset {}, made by {:?}", report.ir_version, opsets.join(", "), report.producer);
     for (what, ports) in [("input", &report.inputs), ("output", &report.outputs)] {
         for port in ports {
-            let shape =
-                port.shape.as_ref().map_or("any shape".into(), |shape| format!("[{}]", shape.join(", ")));
-            println!("{what:<7}{} {} {shape}", port.name, port.dtype.as_deref().unwrap_or("any type"));
+            println!("{what:<7}{} {}", port.name, port.r#type);
         }
     }
     let count: usize = report.operators.values().sum();
     println!("\n{count} operators, {} subgraphs, {} functions", report.subgraphs, report.functions);
     for (kind, count) in &report.operators {
-        println!("{count:>7} {kind}");
+        let note =
+            if report.without_rule.contains_key(kind) { "  (not understood: kept as it is)" } else { "" };
+        println!("{count:>7} {kind}{note}");
     }
     println!("\nweights");
     for (dtype, weights) in &report.weights {
@@ -190,8 +261,40 @@ fn print(report: &Report) {
             weights.tensors, weights.elements, weights.bytes
         );
     }
+    println!("\nlargest tensors");
     for tensor in &report.largest {
         println!("  {:>10} bytes  {} {:?} {}", tensor.bytes, tensor.dtype, tensor.shape, tensor.name);
+    }
+    let mut nodes: Vec<&Node> = report.nodes.iter().collect();
+    if !all {
+        // The sort is stable: equal ones stay in the order of the model.
+        nodes.sort_by_key(|node| std::cmp::Reverse(node.macs));
+        nodes.retain(|node| node.macs > 0);
+        nodes.truncate(LISTED);
+    }
+    if !nodes.is_empty() {
+        println!("\n{}", if all { "operators in order" } else { "heaviest operators" });
+        let mut table = Table::new(&[
+            "multiplications",
+            "weight bytes",
+            "read bytes",
+            "written bytes",
+            "operator",
+            "output",
+        ]);
+        for node in nodes {
+            let open = |bytes: Option<u64>| bytes.map_or("?".to_string(), |bytes| bytes.to_string());
+            let name = if node.name.is_empty() { &node.output } else { &node.name };
+            table.row(vec![
+                node.macs.to_string(),
+                node.weight_bytes.to_string(),
+                open(node.input_bytes),
+                open(node.output_bytes),
+                format!("{} ({})", name, node.kind),
+                node.shape.clone().unwrap_or_default(),
+            ]);
+        }
+        print!("{table}");
     }
     println!(
         "\n{:.1} million multiplications a run (sizes that the data decide count as 1)",

@@ -66,7 +66,8 @@ pub fn main() -> ExitCode {
         Command::Simplify(args) => simplify::run(&args).map(|()| true),
         Command::Run(args) => run::run(&args).map(|()| true),
     };
-    match done {
+    let written = crate::out::finish().context("cannot write to standard output");
+    match done.and_then(|met| written.map(|()| met)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {

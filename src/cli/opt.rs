@@ -1,19 +1,20 @@
 //! `onnxq opt`: reads a model, runs the named passes in order, writes it.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use passes::{Options, Spec, Step};
 use proto::WriteOptions;
 
-use super::common::read_model;
+use super::common::{is_text, read_model, warn};
 
 /// Run passes over a model (for developers)
 #[derive(clap::Args)]
 pub struct Args {
-    /// The model to read
+    /// The model to read; .onnxtxt is ONNX's text syntax
     model: PathBuf,
-    /// Where to write the result
+    /// Where to write the result; .onnxtxt writes text
     #[arg(short, long)]
     output: PathBuf,
     /// Passes to run in order: `normalize,fold_constants(max_growth=1000),...`; `simplify` stands for all of that preset
@@ -44,7 +45,10 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     if !steps.is_empty() {
+        let start = Instant::now();
+        let clock = || start.elapsed();
         let options = Options {
+            clock: Some(&clock),
             fuel: args.fuel,
             verify_each: args.verify_each,
             print_changed: args.print_changed,
@@ -53,16 +57,21 @@ pub fn run(args: &Args) -> Result<()> {
         let report = passes::run(&mut model, &steps, options).map_err(|failure| {
             let again = failure.reproducer(&args.model.display().to_string());
             // What the pass was given, for whoever looks into the failure.
-            let dump = args.output.with_extension("failed.txt");
+            let dump = args.output.with_extension("failed.onnxtxt");
             let kept = failure.before.as_ref().filter(|text| std::fs::write(&dump, text).is_ok());
             let kept =
                 kept.map_or_else(String::new, |_| format!("\nthe model before it: {}", dump.display()));
             anyhow!("{failure}{kept}\nhint: {again}")
         })?;
+        warn(&report);
         for pass in &report.runs {
-            eprintln!("{}: {} rewrites", pass.pass, pass.rewrites);
+            eprintln!("{}: {} rewrites, {:.3} s", pass.pass, pass.rewrites, pass.seconds.unwrap_or_default());
             pass.diff.iter().for_each(|diff| eprintln!("{diff}"));
         }
+    }
+    if is_text(&args.output) {
+        let text = ir::text::print(&model);
+        return std::fs::write(&args.output, text).with_context(|| args.output.display().to_string());
     }
     let options = WriteOptions { force: args.force, ..WriteOptions::default() };
     Ok(proto::write(&model, &args.output, &options)?)

@@ -1,12 +1,15 @@
 //! `onnxq run`: runs a model on samples and writes the outputs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use ir::Model;
+use proto::TestValue;
 
 use super::common::{DataArgs, EngineArgs, read_model};
-use crate::pipeline::engine::{collect, form_for, prepare};
+use crate::pipeline::engine::{Engine, collect, form_for, prepare};
 use crate::pipeline::prepare::lowered;
+use crate::pipeline::values::{data_sets, needs_values, run_set};
 
 /// Run a model on samples and write its outputs
 #[derive(clap::Args)]
@@ -25,6 +28,15 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     let model = read_model(&args.model)?;
+    if let Some(path) = &args.data.data
+        && matches!(args.engine.runtime, Engine::Auto | Engine::Reference)
+        && needs_values(&model)
+    {
+        let sets = data_sets(path)?;
+        if !sets.is_empty() {
+            return run_values(&model, &sets, &args.output);
+        }
+    }
     let source = args.data.open(&model)?;
     let (executor, note) = args.engine.options().choose(&lowered(&model)?)?;
     note.iter().for_each(|note| eprintln!("note: {note}"));
@@ -34,15 +46,33 @@ pub fn run(args: &Args) -> Result<()> {
     let outputs: Vec<String> = main.outputs().iter().map(|&id| main.value(id).name().to_string()).collect();
     for at in 0..source.len() {
         let values = collect(session.as_mut(), &source.sample(at)?)?;
-        let folder = args.output.join(format!("test_data_set_{at}"));
-        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        for (k, name) in outputs.iter().enumerate() {
+        let mut named = Vec::new();
+        for name in &outputs {
             let found = values.iter().find(|(known, _)| known == name);
             let (_, tensor) =
                 found.with_context(|| format!("the runtime gave no tensor for output {name:?}"))?;
-            let file = folder.join(format!("output_{k}.pb"));
-            proto::write_value(&file, name, &proto::TestValue::Tensor(tensor.clone()))?;
+            named.push((name.clone(), TestValue::Tensor(tensor.clone())));
         }
+        write(&args.output, at, &named)?;
+    }
+    Ok(())
+}
+
+/// Values that no runtime's tensors can hold, through the reference evaluator.
+fn run_values(model: &Model, sets: &[PathBuf], output: &Path) -> Result<()> {
+    eprintln!("note: strings, sequences or optionals come in or go out; running in the reference evaluator");
+    for (at, set) in sets.iter().enumerate() {
+        let outputs = run_set(model, set).with_context(|| set.display().to_string())?;
+        write(output, at, &outputs)?;
+    }
+    Ok(())
+}
+
+fn write(output: &Path, sample: usize, values: &[(String, TestValue)]) -> Result<()> {
+    let folder = output.join(format!("test_data_set_{sample}"));
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    for (k, (name, value)) in values.iter().enumerate() {
+        proto::write_value(&folder.join(format!("output_{k}.pb")), name, value)?;
     }
     Ok(())
 }

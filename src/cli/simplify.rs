@@ -2,16 +2,14 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow, bail};
-use ir::{Dim, Model};
-use passes::Options;
+use anyhow::{Context, Result, anyhow};
+use ir::Model;
+use passes::{Options, Report, Spec, Step};
 use proto::WriteOptions;
+use serde_json::{Map, Value, json};
 
-use super::common::{DataArgs, EngineArgs, read_model};
-use crate::data::Source;
-use crate::pipeline::engine::{EngineOptions, form_for, prepare};
-use crate::pipeline::measure::compare;
-use crate::pipeline::prepare::lowered;
+use super::common::{DataArgs, EngineArgs, read_model, warn};
+use crate::pipeline::guilty::Judge;
 
 /// Fold constants, fuse and remove what is not needed
 #[derive(clap::Args)]
@@ -24,12 +22,15 @@ pub struct Args {
     /// Fix a named size: batch=1
     #[arg(long, value_name = "NAME=SIZE")]
     fix_dim: Vec<String>,
-    /// Fix the shape of an input: data=1x3x224x224
+    /// Fix the shape of an input: data=1x3x224x224; -1 leaves a size as it is
     #[arg(long, value_name = "INPUT=AxBxC")]
     input_shape: Vec<String>,
     /// Say why rewrites were declined
     #[arg(long)]
     explain: bool,
+    /// Print what was done as JSON
+    #[arg(long)]
+    json: bool,
     /// Run the model before and after on the samples of --data or --random; keep only rewrites that agree
     #[arg(long)]
     check: bool,
@@ -45,142 +46,116 @@ pub struct Args {
     engine: EngineArgs,
 }
 
+/// What `--check` found.
+struct Checked {
+    samples: usize,
+    /// The number and place of the rewrite that was left out with everything behind it, and what it did.
+    guilty: Option<(u64, String, String)>,
+}
+
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    let mut model = read_model(&args.model)?;
-    fix_shapes(&mut model, args)?;
-    let original = args.check.then(|| model.clone());
-    let (mut simple, report) = simplified(&model, None, args.explain, args)?;
-    if let Some(original) = original {
-        let source = args.data.open(&original)?;
-        let engine = args.engine.options();
-        if let Some(why) = differs(&original, &simple, source.as_ref(), &engine, args.check_sqnr)? {
-            let total = report.rewrites.len() as u64;
-            let (good, name) = bisect(&original, total, source.as_ref(), &engine, args)?;
-            eprintln!(
-                "warning: {why}; rewrite {} ({name}) is at fault, the {good} before it are kept",
-                good + 1
-            );
-            simple = simplified(&original, Some(good), false, args)?.0;
-        } else {
-            eprintln!("checked: {} samples agree before and after", source.len());
-        }
-    }
+    let original = fixed(read_model(&args.model)?, args)?;
+    let (mut simple, mut report) = simplified(&original, None, args)?;
+    warn(&report);
+    let checked = match args.check {
+        true => Some(check(&original, &mut simple, &mut report, args)?),
+        false => None,
+    };
     let options = WriteOptions { force: args.force, ..WriteOptions::default() };
     proto::write(&simple, &args.output, &options)?;
-    println!("{} operators -> {}", report.ops_before, passes::op_count(&simple));
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&as_json(&report, checked.as_ref()))?);
+        return Ok(());
+    }
+    println!("{} operators -> {}", report.ops_before, report.ops_after);
     for declined in &report.declined {
         println!("declined {} / {}: {}: {}", declined.pass, declined.rule, declined.at, declined.why);
     }
     Ok(())
 }
 
-fn simplified(
-    model: &Model,
-    fuel: Option<u64>,
-    explain: bool,
-    args: &Args,
-) -> Result<(Model, passes::Report)> {
+fn simplified(model: &Model, fuel: Option<u64>, args: &Args) -> Result<(Model, Report)> {
     let mut model = model.clone();
-    let options = Options { fuel, explain, ..Options::default() };
+    let options = Options { fuel, explain: args.explain, ..Options::default() };
     let report = passes::simplify(&mut model, options).map_err(|failure| {
         anyhow!("{failure}\nto reproduce: {}", failure.reproducer(&args.model.display().to_string()))
     })?;
     Ok((model, report))
 }
 
-/// Why the two models do not compute the same, if they do not.
-fn differs(
-    a: &Model,
-    b: &Model,
-    source: &dyn Source,
-    engine: &EngineOptions,
-    least: f64,
-) -> Result<Option<String>> {
-    let (executor, note) = engine.choose(&lowered(a)?)?;
-    note.iter().for_each(|note| eprintln!("note: {note}"));
-    let (a, b) = (form_for(executor.as_ref(), a)?, form_for(executor.as_ref(), b)?);
-    let (a, b) = (prepare(executor.as_ref(), &a, vec![])?, prepare(executor.as_ref(), &b, vec![])?);
-    let samples: Vec<usize> = (0..source.len()).collect();
-    let figures = compare(a.as_ref(), b.as_ref(), source, &samples, engine.threads(), &mut |_| {})?;
-    let bad = figures.iter().find(|f| match f.differing {
-        Some(share) => share > 0.0,
-        None => f.sqnr_db < least,
-    });
-    Ok(bad.map(|f| format!("output {:?} differs (SQNR {:.1} dB)", f.name, f.sqnr_db)))
+/// Compares before and after; where they differ, goes back to before the first rewrite that is at fault.
+fn check(original: &Model, simple: &mut Model, report: &mut Report, args: &Args) -> Result<Checked> {
+    let source = args.data.open(original)?;
+    let engine = args.engine.options();
+    let judge = Judge { source: source.as_ref(), engine, least_sqnr: args.check_sqnr };
+    let samples = source.len();
+    let Some(why) = judge.differs(original, simple)? else {
+        eprintln!("checked: {samples} samples agree before and after");
+        return Ok(Checked { samples, guilty: None });
+    };
+    eprintln!("warning: {why}; looking for the rewrite that is at fault");
+    let total = report.rewrites.len() as u64;
+    let guilty = judge
+        .first_bad(original, total, |fuel| simplified(original, Some(fuel), args).map(|(model, _)| model))?;
+    let rewrite = usize::try_from(guilty.good).ok().and_then(|at| report.rewrites.get(at));
+    let place = rewrite.map_or_else(
+        || "after the last rewrite".to_string(),
+        |rewrite| format!("{} / {}, {}", rewrite.pass, rewrite.rule, rewrite.at),
+    );
+    let number = guilty.good + 1;
+    eprintln!("warning: rewrite {number} ({place}) is at fault: {}", guilty.why);
+    eprintln!("note: the {} rewrites before it are kept, it and those behind it are not", guilty.good);
+    let model = args.model.display();
+    eprintln!("hint: onnxq opt {model} -o out.onnx --passes simplify --fuel {number} --print-changed");
+    (*simple, *report) = simplified(original, Some(guilty.good), args)?;
+    Ok(Checked { samples, guilty: Some((number, place, guilty.why)) })
 }
 
-/// The number of rewrites that are right, and the name of the first that is not.
-fn bisect(
-    model: &Model,
-    total: u64,
-    source: &dyn Source,
-    engine: &EngineOptions,
-    args: &Args,
-) -> Result<(u64, String)> {
-    let (mut good, mut bad) = (0, total);
-    while good + 1 < bad {
-        let middle = good + (bad - good) / 2;
-        let (part, _) = simplified(model, Some(middle), false, args)?;
-        match differs(model, &part, source, engine, args.check_sqnr)? {
-            None => good = middle,
-            Some(_) => bad = middle,
-        }
+fn as_json(report: &Report, checked: Option<&Checked>) -> Value {
+    let entry = |pass: &str, rule: &str, at: &ir::Location| json!({ "pass": pass, "rule": rule, "at": at.to_string() });
+    let with_reason = |list: &[passes::Declined]| -> Vec<Value> {
+        let line = |found: &passes::Declined| {
+            let mut line = entry(found.pass, found.rule, &found.at);
+            line["why"] = Value::from(found.why.as_str());
+            line
+        };
+        list.iter().map(line).collect()
+    };
+    json!({
+        "version": 1,
+        "operators_before": report.ops_before,
+        "operators_after": report.ops_after,
+        "rewrites": report.rewrites.iter().map(|r| entry(r.pass, r.rule, &r.at)).collect::<Vec<_>>(),
+        "declined": with_reason(&report.declined),
+        "warnings": with_reason(&report.warnings),
+        "checked": checked.map(|checked| json!({
+            "samples": checked.samples,
+            "guilty": checked.guilty.as_ref().map(|(number, at, why)| json!({ "rewrite": number, "at": at, "why": why })),
+        })),
+    })
+}
+
+/// The model with the sizes that the user gives.
+fn fixed(mut model: Model, args: &Args) -> Result<Model> {
+    if args.fix_dim.is_empty() && args.input_shape.is_empty() {
+        return Ok(model);
     }
-    let (_, report) = simplified(model, Some(bad), false, args)?;
-    let guilty = report.rewrites.last().map(|rewrite| format!("{rewrite:?}")).unwrap_or_default();
-    Ok((good, guilty))
-}
-
-fn fix_shapes(model: &mut Model, args: &Args) -> Result<()> {
+    let (mut dims, mut inputs) = (Map::new(), Map::new());
     for text in &args.fix_dim {
-        let (name, size) =
-            text.split_once('=').with_context(|| format!("--fix-dim takes NAME=SIZE, not {text:?}"))?;
-        let size: i64 = size.parse().with_context(|| format!("--fix-dim {text:?}"))?;
-        let mut found = false;
-        let main = model.main_mut();
-        for value in main.inputs().to_vec() {
-            let Some(ty) = &mut main.value_mut(value).ty else { continue };
-            let ir::TypeKind::Tensor(tensor) = &mut ty.kind else { continue };
-            for dim in tensor.shape.iter_mut().flat_map(|shape| shape.dims.iter_mut()) {
-                if matches!(dim, Dim::Symbol(symbol) if **symbol == *name) {
-                    *dim = Dim::Known(size);
-                    found = true;
-                }
-            }
-        }
-        if !found {
-            bail!("--fix-dim: no input has a size named {name:?}");
-        }
+        let wrong = || format!("--fix-dim takes NAME=SIZE, not {text:?}");
+        let (name, size) = text.rsplit_once('=').with_context(wrong)?;
+        dims.insert(name.to_string(), Value::from(size.parse::<i64>().with_context(wrong)?));
     }
     for text in &args.input_shape {
         let wrong = || format!("--input-shape takes INPUT=AxBxC, not {text:?}");
         let (name, sizes) = text.rsplit_once('=').with_context(wrong)?;
-        let sizes =
-            sizes.split('x').map(str::parse).collect::<Result<Vec<usize>, _>>().with_context(wrong)?;
-        let main = model.main_mut();
-        let value = main.find(name).filter(|value| main.inputs().contains(value));
-        let value = value.with_context(|| format!("--input-shape: the model has no input {name:?}"))?;
-        let dtype =
-            main.value(value).dtype().with_context(|| format!("input {name:?} has no element type"))?;
-        main.value_mut(value).ty = Some(ir::Type::tensor(dtype, Some(ir::Shape::fixed(&sizes))));
+        let sizes = sizes.split(['x', ',']).map(|size| size.trim().parse::<i64>());
+        inputs
+            .insert(name.to_string(), Value::from(sizes.collect::<Result<Vec<_>, _>>().with_context(wrong)?));
     }
-    if !args.fix_dim.is_empty() || !args.input_shape.is_empty() {
-        forget_computed_shapes(model);
-    }
-    Ok(())
-}
-
-/// What the file says about computed values was true for the old sizes.
-fn forget_computed_shapes(model: &mut Model) {
-    let main = model.main_mut();
-    for value in main.values().collect::<Vec<_>>() {
-        let held = main.value_mut(value);
-        if held.role() != ir::Role::Computed {
-            continue;
-        }
-        if let Some(ir::TypeKind::Tensor(tensor)) = held.ty.as_mut().map(|ty| &mut ty.kind) {
-            tensor.shape = None;
-        }
-    }
+    let spec = Spec::new("fix_shapes").with("dims", dims).with("inputs", inputs);
+    passes::run(&mut model, &[Step::Once(spec)], Options::default())
+        .map_err(|failure| anyhow!("{failure}"))?;
+    Ok(model)
 }

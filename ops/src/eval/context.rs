@@ -147,6 +147,14 @@ impl<'a> EvalCx<'a> {
         if self.has(at) { self.ints(at).map(Some) } else { Ok(None) }
     }
 
+    /// The axes at input `at`; none if omitted. Runtimes take a single number too.
+    pub fn opt_axes(&self, at: usize) -> Result<Option<Vec<i64>>> {
+        match self.opt_tensor(at)? {
+            Some(axes) if axes.rank() > 1 => Err(self.wrong_input(at, "a vector of axes")),
+            _ => self.opt_ints(at),
+        }
+    }
+
     /// The elements of the tensor of numbers at input `at`, as f32.
     pub fn f32s(&self, at: usize) -> Result<Vec<f32>> {
         array::to_f32s(self.tensor(at)?).ok_or_else(|| self.wrong_input(at, "numbers"))
@@ -155,6 +163,30 @@ impl<'a> EvalCx<'a> {
     /// The elements of the tensor of numbers at input `at`, as f64.
     pub fn f64s(&self, at: usize) -> Result<Vec<f64>> {
         array::to_f64s(self.tensor(at)?).ok_or_else(|| self.wrong_input(at, "numbers"))
+    }
+
+    /// The tensors at these inputs must have one element type; omitted ones have none.
+    pub fn same_dtype(&self, inputs: impl IntoIterator<Item = usize>) -> Result<()> {
+        let mut first = None;
+        for at in inputs {
+            let Some(found) = self.opt_value(at).and_then(Value::as_tensor).map(Tensor::dtype) else {
+                continue;
+            };
+            let expected = *first.get_or_insert(found);
+            if found != expected {
+                return Err(self.wrong_input(at, &format!("element type {expected}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The tensor at input `at`, which must have this rank.
+    pub fn tensor_of_rank(&self, at: usize, rank: usize) -> Result<&'a Tensor> {
+        let tensor = self.tensor(at)?;
+        match tensor.rank() == rank {
+            true => Ok(tensor),
+            false => Err(self.wrong_input(at, &format!("a tensor of rank {rank}"))),
+        }
     }
 
     /// An axis that may be negative, as an index below `rank`.

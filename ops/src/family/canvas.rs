@@ -92,8 +92,13 @@ fn infer_col2im(cx: &mut InferCx) -> Result<()> {
         (Some(dims), Some(block)) => crate::sym::floor_div(&dims[1], &block),
         _ => Dim::Unknown,
     };
-    let image = cx.contents(1);
-    cx.set(0, cx.dtype(0), image.map(|image| [vec![batch, channels], image.to_vec()].concat()));
+    // As many sizes as the image has axes.
+    let open = || match cx.dims(1) {
+        Some([Dim::Known(count @ 1..=8)]) => Some(vec![Dim::Unknown; *count as usize]),
+        _ => None,
+    };
+    let image = cx.contents(1).map(|image| image.to_vec()).or_else(open);
+    cx.set(0, cx.dtype(0), image.map(|image| [vec![batch, channels], image].concat()));
     Ok(())
 }
 

@@ -93,19 +93,17 @@ pub(super) fn join(cx: &EvalCx, parts: &[&Tensor], axis: usize) -> Result<Tensor
 
 // ---- Split -----------------------------------------------------------------------------------------------------
 
-/// Sizes of the parts where nothing but their number is given.
+/// Sizes of the parts where nothing but their number is given; none if the axis does not split into so many. All are as
+/// large as the first, except that the last may be smaller where `last_may_be_smaller`.
 fn even_parts(size: usize, parts: usize, last_may_be_smaller: bool) -> Option<Vec<usize>> {
     if parts == 0 || (!last_may_be_smaller && !size.is_multiple_of(parts)) {
         return None;
     }
     let each = size.div_ceil(parts);
-    let mut left = size;
-    let take = |_| {
-        let part = each.min(left);
-        left -= part;
-        part
-    };
-    Some((0..parts).map(take).collect())
+    let last = size.checked_sub(each.checked_mul(parts - 1)?)?;
+    let mut sizes = vec![each; parts - 1];
+    sizes.push(last);
+    Some(sizes)
 }
 
 fn split_infer(cx: &mut InferCx) -> Result<()> {
@@ -134,11 +132,12 @@ fn split_infer(cx: &mut InferCx) -> Result<()> {
             check_parts(cx, &sizes, count, whole)?;
             sizes
         }
-        (None, Some(size)) => even_parts(size, count, cx.opset() >= 18)
-            .ok_or_else(|| cx.invalid(format!("a size of {size} does not split into {count}")))?
-            .into_iter()
-            .map(Dim::from)
-            .collect(),
+        (None, Some(size)) => match even_parts(size, count, cx.opset() >= 18) {
+            Some(sizes) => sizes.into_iter().map(Dim::from).collect(),
+            // Exporters write such a Split into branches that no run takes.
+            None if cx.opset() >= 18 => vec![Dim::Unknown; count],
+            None => return Err(cx.invalid(format!("a size of {size} does not split into {count}"))),
+        },
         (None, None) if cx.opset() < 18 => {
             vec![sym::floor_div(&dims[axis], &Dim::from(count)); count]
         }
@@ -178,6 +177,11 @@ fn split(cx: &EvalCx) -> Result<Outputs> {
     let input = cx.tensor(0)?;
     let axis = cx.axis(cx.attrs().int("axis", 0)?, input.rank())?;
     let size = input.dims()[axis];
+    if let Some(parts) = cx.attrs().opt_int("num_outputs")?.filter(|_| cx.opset() >= 18)
+        && usize::try_from(parts).ok() != Some(cx.wanted())
+    {
+        return Err(cx.attrs().wrong("num_outputs", &cx.wanted().to_string(), &parts.to_string()));
+    }
     let given =
         if cx.opset() < 13 { cx.attrs().opt_ints("split")?.map(<[_]>::to_vec) } else { cx.opt_ints(1)? };
     let sizes = match given {
@@ -185,7 +189,7 @@ fn split(cx: &EvalCx) -> Result<Outputs> {
         None => even_parts(size, cx.wanted(), cx.opset() >= 18),
     };
     let sum = |sizes: &[usize]| sizes.iter().try_fold(0usize, |sum, &size| sum.checked_add(size));
-    let sizes = sizes.filter(|sizes| sum(sizes) == Some(size));
+    let sizes = sizes.filter(|sizes| sum(sizes) == Some(size) && sizes.len() == cx.wanted());
     let sizes = sizes.ok_or_else(|| cx.invalid(format!("a size of {size} does not split as asked")))?;
     let mut start = 0;
     let mut parts = Vec::new();

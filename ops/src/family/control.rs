@@ -21,17 +21,19 @@ fn if_infer(cx: &mut InferCx) -> Result<()> {
     cx.need(0)?;
     let (yes, no) = (cx.attrs().need_graph("then_branch")?, cx.attrs().need_graph("else_branch")?);
     let condition = cx.ints(0).and_then(|condition| condition.first().copied());
+    if let Some(condition) = condition {
+        let (taken, other) = if condition != 0 { (yes, no) } else { (no, yes) };
+        cx.infer_unreached(other);
+        let known = cx.infer_graph(taken, Vec::new())?;
+        known.into_iter().enumerate().for_each(|(at, known)| cx.set_known(at, known));
+        return Ok(());
+    }
     let (yes, no) = (cx.infer_graph(yes, Vec::new())?, cx.infer_graph(no, Vec::new())?);
     if yes.len() != no.len() {
         return Err(cx.invalid(format!("its branches have {} and {} outputs", yes.len(), no.len())));
     }
     for (at, (yes, no)) in yes.into_iter().zip(no).enumerate() {
-        let known = match condition {
-            Some(0) => no,
-            Some(_) => yes,
-            None => join(&yes, &no),
-        };
-        cx.set_known(at, known);
+        cx.set_known(at, join(&yes, &no));
     }
     Ok(())
 }

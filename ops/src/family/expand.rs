@@ -16,6 +16,7 @@ use crate::sym;
 fn expand_infer(cx: &mut InferCx) -> Result<()> {
     cx.need(0)?;
     cx.need(1)?;
+    cx.need_rank(1, 1)?;
     let Some(target) = cx.contents(1) else {
         let rank = cx.dims(1).and_then(|dims| dims.first()?.known()).zip(cx.rank(0)).map(|(a, b)| a.max(b));
         let rank = rank.filter(|rank| *rank <= crate::infer::CONTENTS_LIMIT);
@@ -40,6 +41,7 @@ fn expand_infer(cx: &mut InferCx) -> Result<()> {
 
 fn expand(cx: &EvalCx) -> Result<Outputs> {
     let input = cx.tensor(0)?;
+    cx.tensor_of_rank(1, 1)?;
     let target = sizes_at(cx, 1)?;
     let dims = shape::broadcast_sizes(input.dims(), &target)
         .ok_or_else(|| cx.wrong_input(0, &format!("sizes that broadcast to {target:?}")))?;

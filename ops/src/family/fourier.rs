@@ -45,6 +45,8 @@ fn infer_dft(cx: &mut InferCx) -> Result<()> {
                     };
                     out[axis] = if onesided && !inverse { half(&length) } else { length };
                 }
+                // A transform of the whole length keeps every size, whichever axis it is along.
+                None if !onesided && !cx.has(1) => {}
                 None => out.iter_mut().for_each(|dim| *dim = Dim::Unknown),
             }
             if let Some(dim) = out.get_mut(last) {

@@ -53,6 +53,7 @@ fn infer_matmul(cx: &mut InferCx) -> Result<()> {
 }
 
 fn eval_matmul(cx: &EvalCx) -> Result<Outputs> {
+    cx.same_dtype([0, 1])?;
     for_real!(cx, 0, T => product::<T>(cx))
 }
 

@@ -151,6 +151,7 @@ fn range_count(cx: &EvalCx, start: f64, limit: f64, delta: f64) -> Result<usize>
 
 fn range(cx: &EvalCx) -> Result<Outputs> {
     let dtype = cx.tensor(0)?.dtype();
+    cx.same_dtype(0..3)?;
     macro_rules! float_range {
         ($T:ty) => {{
             let one = |at: usize| {

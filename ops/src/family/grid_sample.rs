@@ -1,5 +1,7 @@
 //! GridSample and AffineGrid: reading an image at given points, and the points of an affine map.
 //!
+//! Refused because the reference and ONNX Runtime disagree: cubic interpolation beyond the border.
+//!
 //! GridSample: `x [N, C, d1…dr]`, `grid [N, o1…or, r]` with coordinates in [-1, 1], the last axis first. Opset 16 is
 //! two-dimensional and says bilinear and bicubic, 20 is of any rank and says linear and cubic. AffineGrid (20):
 //! `theta [N, r, r+1]`, `size [N, C, d1…dr]` for r of 2 and 3.
@@ -68,6 +70,9 @@ fn sample<T: Real>(cx: &EvalCx) -> Result<Outputs> {
         // The grid names the last axis first.
         let point = point.iter().rev().zip(sizes);
         let point: Vec<f64> = point.map(|(&normal, &size)| sampler.denormalize(normal, size)).collect();
+        if point.iter().zip(sizes).any(|(&x, &size)| sampler.is_disputed(x, size)) {
+            return Err(cx.unsupported("cubic interpolation beyond the border"));
+        }
         let taps = sampler.at(&point);
         for channel in 0..channels {
             let plane = item * channels + channel;
@@ -86,7 +91,16 @@ fn infer_grid(cx: &mut InferCx) -> Result<()> {
             dims.push(Dim::from(size.len() - 2));
             Some(dims)
         }
-        _ => None,
+        // As many sizes as the output has axes.
+        _ => match cx.dims(1) {
+            Some([Dim::Known(count @ (4 | 5))]) => {
+                let rank = *count;
+                let mut dims = vec![Dim::Unknown; rank as usize];
+                (dims[0], dims[rank as usize - 1]) = (batch, Dim::Known(rank - 2));
+                Some(dims)
+            }
+            _ => None,
+        },
     };
     cx.set(0, cx.dtype(0), dims);
     Ok(())

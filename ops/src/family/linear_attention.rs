@@ -188,6 +188,9 @@ fn eval_scatter(cx: &EvalCx) -> Result<Outputs> {
     if !same || axis == 0 || cache.dtype() != update.dtype() {
         return Err(cx.wrong_input(1, "the cache's sizes but for the sequence axis"));
     }
+    if cache.elements() == 0 {
+        return Ok(vec![crate::Value::Tensor(cache.clone())]);
+    }
     let bits = cache.dtype().bits() * strides(dims)[axis];
     if !bits.is_multiple_of(8) || cache.dtype().bits() == 0 {
         return Err(cx.unsupported_dtype(0));

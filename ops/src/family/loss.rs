@@ -32,7 +32,10 @@ fn eval_cross_entropy(cx: &EvalCx) -> Result<Outputs> {
         cx.reserve(x.dtype(), x.dims())?;
         let &[batch, classes, ref rest @ ..] = x.dims() else { return Err(cx.wrong_input(0, "[N, C, …]")) };
         let mut data = reals::<T>(cx, 0)?;
-        log_softmax(&mut data, (batch, classes, rest.iter().product()));
+        // Without classes there may be any number of lines, and nothing in them.
+        if !data.is_empty() {
+            log_softmax(&mut data, (batch, classes, rest.iter().product()));
+        }
         let mut outputs = loss::<T>(cx, &data)?;
         outputs.push(value(cx, x.dtype(), x.dims(), &data)?);
         Ok(outputs)
@@ -58,10 +61,11 @@ fn loss<T: Real>(cx: &EvalCx, log: &[T]) -> Result<Outputs> {
     if target.dims() != wanted {
         return Err(cx.wrong_input(1, &format!("sizes {wanted:?}")));
     }
-    let size: usize = rest.iter().product();
+    // Of the target, whose elements are there.
+    let size: usize = if target.elements() == 0 { 0 } else { rest.iter().product() };
     let weight = opt_reals_of::<T>(cx, 2, &[classes])?;
     let ignored = cx.attrs().opt_int("ignore_index")?;
-    let (mut losses, mut weights) = (Vec::with_capacity(batch * size), 0.0);
+    let (mut losses, mut weights) = (Vec::with_capacity(target.elements()), 0.0);
     for (at, class) in cx.ints(1)?.into_iter().enumerate() {
         if ignored == Some(class) {
             losses.push(0.0);

@@ -17,6 +17,7 @@ mod dynamic_quantize_lstm;
 mod einsum;
 mod embed_layer_normalization;
 mod expand;
+mod flex_attention;
 mod fourier;
 mod fused;
 mod gather;
@@ -58,7 +59,9 @@ mod sequence;
 mod slice;
 mod softmax;
 mod strings;
+mod training;
 mod transpose;
+mod tree_ensemble;
 mod unary;
 mod window_function;
 
@@ -84,6 +87,7 @@ pub const RULES: &[&[&dyn OpRule]] = &[
     einsum::RULES,
     embed_layer_normalization::RULES,
     expand::RULES,
+    flex_attention::RULES,
     fourier::RULES,
     fused::RULES,
     gather::RULES,
@@ -123,7 +127,9 @@ pub const RULES: &[&[&dyn OpRule]] = &[
     slice::RULES,
     softmax::RULES,
     strings::RULES,
+    training::RULES,
     transpose::RULES,
+    tree_ensemble::RULES,
     unary::RULES,
     window_function::RULES,
 ];

@@ -36,6 +36,7 @@ impl Reduce {
         if cx.opset() < self.axes_input {
             return Ok(cx.attrs().opt_ints("axes")?.map(|axes| Some(axes.to_vec())));
         }
+        cx.need_axes(1)?;
         Ok(cx.has(1).then(|| match cx.dims(1) {
             Some([Dim::Known(0)]) => Some(Vec::new()),
             _ => cx.ints(1),
@@ -100,7 +101,7 @@ impl OpRule for Reduce {
         let noop = cx.attrs().flag("noop_with_empty_axes", false)?;
         let axes = match cx.opset() < self.axes_input {
             true => cx.attrs().opt_ints("axes")?.map(<[_]>::to_vec),
-            false => cx.opt_ints(1)?,
+            false => cx.opt_axes(1)?,
         };
         let axes = axes.unwrap_or_default();
         let marks = reduced(&axes, input.rank(), noop).ok_or_else(|| cx.invalid(format!("axes {axes:?}")))?;

@@ -39,6 +39,7 @@ fn reshape_infer(cx: &mut InferCx) -> Result<()> {
         cx.attrs().need_ints("shape")?.iter().map(|&v| Dim::Known(v)).collect()
     } else {
         cx.need(1)?;
+        cx.need_rank(1, 1)?;
         match cx.contents(1) {
             Some(contents) => contents.into_owned(),
             None => {
@@ -132,9 +133,14 @@ fn fill_one_unknown(dims: &mut [Dim], elements: &Dim) {
     }
 }
 
+fn shape_input(cx: &EvalCx) -> Result<Vec<i64>> {
+    cx.tensor_of_rank(1, 1)?;
+    cx.ints(1)
+}
+
 fn reshape(cx: &EvalCx) -> Result<Outputs> {
     let input = cx.tensor(0)?;
-    let target = if cx.opset() < 5 { cx.attrs().need_ints("shape")?.to_vec() } else { cx.ints(1)? };
+    let target = if cx.opset() < 5 { cx.attrs().need_ints("shape")?.to_vec() } else { shape_input(cx)? };
     let allow_zero = cx.attrs().flag("allowzero", false)?;
     let mut dims = Vec::with_capacity(target.len());
     let mut rest = None;
@@ -194,11 +200,12 @@ fn known_axes(cx: &InferCx) -> Result<Option<Option<Vec<i64>>>> {
     if cx.opset() < 13 {
         return Ok(cx.attrs().opt_ints("axes")?.map(|axes| Some(axes.to_vec())));
     }
+    cx.need_axes(1)?;
     Ok(cx.has(1).then(|| cx.ints(1)))
 }
 
 fn axes_of(cx: &EvalCx) -> Result<Option<Vec<i64>>> {
-    if cx.opset() < 13 { Ok(cx.attrs().opt_ints("axes")?.map(<[_]>::to_vec)) } else { cx.opt_ints(1) }
+    if cx.opset() < 13 { Ok(cx.attrs().opt_ints("axes")?.map(<[_]>::to_vec)) } else { cx.opt_axes(1) }
 }
 
 /// Marks the axes of a shape of `rank`; none if one is out of range or named twice.
@@ -256,6 +263,9 @@ fn squeeze(cx: &EvalCx) -> Result<Outputs> {
         Some(axes) => marked(&axes, dims.len()).ok_or_else(|| cx.invalid(format!("axes {axes:?}")))?,
         None => dims.iter().map(|&size| size == 1).collect(),
     };
+    if let Some((_, size)) = marks.iter().zip(dims).find(|(mark, size)| **mark && **size != 1) {
+        return Err(cx.invalid(format!("a size of {size} cannot be squeezed")));
+    }
     let kept: Vec<usize> =
         marks.iter().zip(dims).filter(|(mark, _)| !**mark).map(|(_, &size)| size).collect();
     give_reshaped(cx, &kept)

@@ -6,7 +6,8 @@
 //! every runtime does. Nearest moves elements of any type.
 //!
 //! Refused because the reference and ONNX Runtime disagree: means of integers (rounded or cut off), and aligned corners
-//! where `in * scale` is no whole number (the reference aligns the corners of the fractional size).
+//! where `in * scale` is no whole number (the reference aligns the corners of the fractional size), and a crop region on an
+//! axis that keeps its size (ONNX Runtime does not crop it).
 
 use ir::{DType, Dim, Tensor};
 
@@ -280,6 +281,9 @@ fn table(cx: &EvalCx, form: &Form, plan: &Plan, dims: &[usize], axis: usize) -> 
     let (input, output, scale) = (dims[axis], plan.sizes[axis], plan.scales[axis]);
     if input == output && scale == 1.0 && (start, end) == (0.0, 1.0) {
         return Ok(None);
+    }
+    if input == output && scale == 1.0 && form.crops() {
+        return Err(cx.unsupported("a crop along an axis that keeps its size"));
     }
     // Sizes give scales that are off by rounding only.
     let whole = (scale * input as f32 - output as f32).abs() <= 1e-4 * output as f32;

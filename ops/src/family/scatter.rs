@@ -105,6 +105,7 @@ fn scatter_nd(cx: &EvalCx) -> Result<Outputs> {
 fn compress_infer(cx: &mut InferCx) -> Result<()> {
     cx.need(0)?;
     cx.need(1)?;
+    cx.need_rank(1, 1)?;
     let count = match cx.ints(1) {
         Some(condition) => Dim::from(condition.iter().filter(|&&v| v != 0).count()),
         None => cx.fresh("count"),
@@ -134,14 +135,12 @@ fn compress(cx: &EvalCx) -> Result<Outputs> {
             (dims[..axis].iter().product(), dims[axis], dims[axis + 1..].iter().product())
         }
     };
-    let kept: Vec<usize> = cx
-        .vec::<bool>(1)?
-        .iter()
-        .take(size)
-        .enumerate()
-        .filter(|(_, keep)| **keep)
-        .map(|(at, _)| at)
-        .collect();
+    cx.tensor_of_rank(1, 1)?;
+    let kept: Vec<usize> =
+        cx.vec::<bool>(1)?.iter().enumerate().filter(|(_, keep)| **keep).map(|(at, _)| at).collect();
+    if kept.last().is_some_and(|&last| last >= size) {
+        return Err(cx.wrong_input(1, &format!("conditions for {size} entries")));
+    }
     let mut dims = input.dims().to_vec();
     match cx.attrs().opt_int("axis")? {
         None => dims = vec![kept.len()],

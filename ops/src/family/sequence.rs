@@ -56,6 +56,7 @@ fn construct_infer(cx: &mut InferCx) -> Result<()> {
 
 fn construct(cx: &EvalCx) -> Result<Outputs> {
     cx.value(0)?;
+    cx.same_dtype(0..cx.input_count())?;
     let items = (0..cx.input_count()).map(|at| cx.value(at).cloned()).collect::<Result<Vec<Value>>>()?;
     Ok(vec![Value::Sequence(items)])
 }

@@ -122,7 +122,10 @@ fn sliced(start: &Dim, end: &Dim, step: i64, size: &Dim) -> Dim {
     if step < 1 {
         return Dim::Unknown;
     }
+    let at = start;
     let (Some(start), Some(end)) = (bounded(start, size), bounded(end, size)) else { return Dim::Unknown };
+    // To the end, the cut of the start drops out: size - min(start, size) = max(size - start, 0).
+    let start = if end == *size && sym::is_non_negative(at) { at.clone() } else { start };
     let length = sym::max(&sym::sub(&end, &start), &Dim::Known(0));
     sym::ceil_div(&length, &Dim::Known(step))
 }

@@ -203,6 +203,14 @@ impl<'a> InferCx<'a> {
         }
     }
 
+    /// Infers a body graph that no run reaches, for the record: what is wrong in it is not listed.
+    pub fn infer_unreached(&mut self, graph: GraphId) {
+        if let Some(bodies) = &mut self.bodies {
+            // Its outputs go nowhere.
+            let _ = bodies.infer_unreached(graph, Vec::new());
+        }
+    }
+
     // ---- errors ------------------------------------------------------------------------------------------------
 
     /// Input `at` must be there.
@@ -217,6 +225,14 @@ impl<'a> InferCx<'a> {
                 Err(self.wrong_input(at, &format!("a tensor of rank {rank}")))
             }
             dims => Ok(dims),
+        }
+    }
+
+    /// Input `at`, where it is there and its rank known, must be a vector or, as runtimes take it, a single number.
+    pub fn need_axes(&self, at: usize) -> Result<()> {
+        match self.rank(at) {
+            Some(2..) => Err(self.wrong_input(at, "a vector of axes")),
+            _ => Ok(()),
         }
     }
 

@@ -15,6 +15,9 @@ pub(crate) trait Bodies {
     /// What is known about the outputs of `graph` when its inputs are `inputs` (missing ones are unknown).
     fn infer(&mut self, graph: ir::GraphId, inputs: Vec<Known>) -> crate::Result<Vec<Known>>;
 
+    /// The same of a graph that no run reaches: what is wrong in it is nobody's concern.
+    fn infer_unreached(&mut self, graph: ir::GraphId, inputs: Vec<Known>) -> crate::Result<Vec<Known>>;
+
     /// The type that `graph` declares for one of its inputs.
     fn declared_input(&self, graph: ir::GraphId, input: usize) -> Option<ir::Type>;
 }

@@ -18,6 +18,12 @@ use crate::value::Value;
 /// How deep bodies and calls may nest.
 const DEPTH_LIMIT: usize = 64;
 
+/// How many sizes are solved for; beyond, a file that makes equations on purpose only costs time.
+const SOLVED_LIMIT: usize = 64;
+
+/// Up to IR version 3 every constant had to be listed as an input too; since then such an input is one with a default.
+const DEFAULTS_SINCE: i64 = 4;
+
 /// The number of the path without calls of functions.
 const MAIN: usize = 0;
 
@@ -76,7 +82,27 @@ impl Inferred {
 }
 
 /// Infers everything that the rules can tell. Never fails: what is wrong is listed in the result.
+///
+/// A size that only a run tells has a name of its own; where the file promises a number for an expression of it
+/// (`3*name` is 672), that is an equation, and the whole is inferred again with its solution.
 pub fn infer_model(model: &Model, options: &Options) -> Inferred {
+    let mut solved = HashMap::new();
+    loop {
+        let (inferred, found) = infer_once(model, options, &solved);
+        // Names that were solved no longer occur, so each round solves others.
+        let before = solved.len();
+        solved.extend(found);
+        if solved.len() == before || before >= SOLVED_LIMIT {
+            return inferred;
+        }
+    }
+}
+
+fn infer_once(
+    model: &Model,
+    options: &Options,
+    solved: &HashMap<String, i64>,
+) -> (Inferred, BTreeMap<String, i64>) {
     let ops: usize = model.graph_ids().into_iter().map(|id| model.graph(id).op_count()).sum();
     let mut walker = Walker {
         model,
@@ -85,10 +111,13 @@ pub fn infer_model(model: &Model, options: &Options) -> Inferred {
         seen: BTreeSet::new(),
         captured: HashMap::new(),
         symbols: HashMap::new(),
+        solved,
+        found: BTreeMap::new(),
         functions: functions(model),
         calls: Vec::new(),
         paths: HashMap::new(),
         path: MAIN,
+        unreached: 0,
         depth: 0,
         steps: ops.saturating_mul(20).saturating_add(1_000_000),
     };
@@ -100,7 +129,7 @@ pub fn infer_model(model: &Model, options: &Options) -> Inferred {
     if let Err(error) = walker.graph(model.main_id(), inputs) {
         walker.issue(model.main_id(), "", "", |place| Issue::Wrong(place, error.to_string()));
     }
-    walker.inferred
+    (walker.inferred, walker.found)
 }
 
 struct Walker<'a> {
@@ -112,12 +141,18 @@ struct Walker<'a> {
     captured: HashMap<(GraphId, ValueId), Known>,
     /// Prefixes of new names of sizes, each with the value that it was made for; none for those that the file uses.
     symbols: HashMap<String, Option<(usize, GraphId, ValueId)>>,
+    /// Sizes behind new names, from an earlier inference.
+    solved: &'a HashMap<String, i64>,
+    /// The same, found out in this one.
+    found: BTreeMap<String, i64>,
     functions: HashMap<(&'a str, &'a str, &'a str), &'a Function>,
     /// Attributes of the function calls that lead here, innermost last.
     calls: Vec<Attrs>,
     /// Numbers of the chains of function calls: a size in a function's body is another one in each call.
     paths: HashMap<(usize, GraphId, OpId), usize>,
     path: usize,
+    /// Graphs around the walk that no run reaches.
+    unreached: usize,
     depth: usize,
     /// Operators that may still be visited: calls of functions that call functions can grow exponentially.
     steps: usize,
@@ -125,6 +160,9 @@ struct Walker<'a> {
 
 impl Walker<'_> {
     fn issue(&mut self, graph: GraphId, op: &str, value: &str, make: impl FnOnce(Place) -> Issue) {
+        if self.unreached > 0 {
+            return;
+        }
         let graph = self.model.graph(graph).name.clone();
         let issue = make(Place { graph, op: op.to_string(), value: value.to_string() });
         if self.seen.insert(issue.clone()) {
@@ -196,6 +234,9 @@ impl Walker<'_> {
     fn declared_input(&mut self, id: GraphId, value: ValueId, mut known: Known) -> Known {
         let main = id == self.model.main_id();
         let held = self.model.graph(id).value(value);
+        if main && held.data.is_some() && self.model.ir_version < DEFAULTS_SINCE {
+            return initializer(held);
+        }
         let given = self.options.inputs.get(&**held.name()).filter(|_| main);
         let declared =
             given.or(held.ty.as_ref()).map(|ty| if main { ty.clone() } else { without_symbols(ty) });
@@ -241,9 +282,55 @@ impl Walker<'_> {
         let prefix = self.unique(id, value);
         for (axis, dim) in shape.dims.iter_mut().enumerate() {
             if *dim == Dim::Unknown {
-                *dim = Dim::Symbol(format!("{prefix}_d{axis}").into());
+                let name = format!("{prefix}_d{axis}");
+                *dim = match self.solved.get(&name) {
+                    Some(&size) => Dim::Known(size),
+                    None => Dim::Symbol(name.into()),
+                };
             }
         }
+    }
+
+    /// Compares the sizes of a value of the main graph with those that the file promises, and solves for new names.
+    fn solve(&mut self, inferred: Option<&Type>, declared: Option<&Type>) {
+        let (Some(inferred), Some(declared)) =
+            (inferred.and_then(Type::shape), declared.and_then(Type::shape))
+        else {
+            return;
+        };
+        for (dim, promised) in inferred.dims.iter().zip(&declared.dims) {
+            if let (Dim::Symbol(_), &Dim::Known(promised)) = (dim, promised)
+                && let Some((name, size)) = sym::solve(dim, promised)
+                && self.is_unknown(&name)
+            {
+                self.found.entry(name).or_insert(size);
+            }
+        }
+    }
+
+    /// The name stands for a size that an operator of the main graph decides in a run: no caller may choose it.
+    fn is_unknown(&self, name: &str) -> bool {
+        let owner = name.rsplit_once('_').and_then(|(prefix, _)| *self.symbols.get(prefix)?);
+        owner.is_some_and(|(path, graph, value)| {
+            let main = path == MAIN && graph == self.model.main_id();
+            main && self.model.main().value(value).role() == Role::Computed
+        })
+    }
+
+    /// Puts in what is known about new names.
+    fn substitute(&self, known: &mut Known) {
+        let replace = |dim: &Dim| match dim {
+            Dim::Symbol(_) => self
+                .solved
+                .iter()
+                .fold(dim.clone(), |dim, (name, &size)| sym::substitute(&dim, name, &Dim::Known(size))),
+            other => other.clone(),
+        };
+        if self.solved.is_empty() {
+            return;
+        }
+        known.ty = known.ty.as_ref().map(|ty| map_dims(ty, &replace));
+        known.elements.iter_mut().flatten().for_each(|dim| *dim = replace(dim));
     }
 
     fn ops(
@@ -280,6 +367,10 @@ impl Walker<'_> {
                 let declared = graph.value(value).ty.as_ref();
                 let declared =
                     if self.depth > 1 { declared.map(without_symbols) } else { declared.map(quote_symbols) };
+                self.substitute(&mut known);
+                if id == self.model.main_id() {
+                    self.solve(known.ty.as_ref(), declared.as_ref());
+                }
                 known.ty = self.settle(id, op, value, known.ty.take(), declared);
                 self.name_sizes(id, value, &mut known);
                 table[value.index()] = known;
@@ -368,6 +459,13 @@ impl Bodies for Walker<'_> {
 
     fn infer(&mut self, graph: GraphId, inputs: Vec<Known>) -> Result<Vec<Known>> {
         self.graph(graph, inputs)
+    }
+
+    fn infer_unreached(&mut self, graph: GraphId, inputs: Vec<Known>) -> Result<Vec<Known>> {
+        self.unreached += 1;
+        let result = self.graph(graph, inputs);
+        self.unreached -= 1;
+        result
     }
 }
 

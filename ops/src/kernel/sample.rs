@@ -65,6 +65,13 @@ impl Sampler {
         f64::from(x as f32)
     }
 
+    /// The position lies outside the image, in a way that the specification and ONNX Runtime take differently: cubic at a
+    /// border moves the point to the border first, or only the pixels around it.
+    pub fn is_disputed(&self, x: f64, size: usize) -> bool {
+        let (low, high) = self.ends(size);
+        self.blend == Blend::Cubic && self.outside == Outside::Border && !(low..=high).contains(&x)
+    }
+
     fn index(&self, at: f64, size: usize) -> Option<usize> {
         let last = size.checked_sub(1)?;
         let inside = at >= 0.0 && at <= last as f64;

@@ -73,6 +73,15 @@ impl Expr {
         }
     }
 
+    /// The name, `a` and `b`, if the expression is `a*name + b`.
+    pub fn as_linear(&self) -> Option<(&str, i64, i64)> {
+        let constant = self.terms.get(&Monomial::new()).copied();
+        let mut others = self.terms.iter().filter(|(monomial, _)| !monomial.is_empty());
+        let (monomial, &slope) = others.next()?;
+        let (Atom::Symbol(name), 1) = monomial.first_key_value()? else { return None };
+        (others.next().is_none() && monomial.len() == 1).then_some((name, slope, constant.unwrap_or(0)))
+    }
+
     fn depth(&self) -> usize {
         let atoms = self.terms.keys().flat_map(Monomial::keys);
         atoms.map(Atom::depth).max().unwrap_or(0)

@@ -69,6 +69,15 @@ pub fn names(dim: &Dim, name: &str) -> bool {
     matches!(dim, Dim::Symbol(_)) && read(dim).is_some_and(|expr| expr.names(name))
 }
 
+/// The only name in an expression, and its size where the expression is `value`; none unless that is one sure size.
+pub fn solve(dim: &Dim, value: i64) -> Option<(String, i64)> {
+    let expr = read(dim)?;
+    let (name, slope, constant) = expr.as_linear()?;
+    let rest = value.checked_sub(constant)?;
+    let size = rest.checked_div(slope).filter(|&size| size >= 0 && size.checked_mul(slope) == Some(rest))?;
+    Some((name.to_string(), size))
+}
+
 /// `a + b`.
 pub fn add(a: &Dim, b: &Dim) -> Dim {
     match (a, b) {
@@ -239,6 +248,27 @@ mod tests {
         assert_eq!(rem(&dim("4*a + 3"), &Dim::Known(4)), Dim::Known(3));
         assert_eq!(rem(&Dim::Known(-1), &Dim::Known(4)), Dim::Known(3));
         assert_eq!(floor_div(&dim("a"), &Dim::Known(0)), Dim::Unknown);
+    }
+
+    #[test]
+    fn equations_in_one_name_are_solved() {
+        for (expr, value, solution) in [
+            ("3*a", 12, Some(4)),
+            ("2*a - 1", 7, Some(4)),
+            ("-a + 3", 3, Some(0)),
+            ("3*a", 13, None),
+            ("a + 5", 3, None),
+            ("a + b", 3, None),
+            ("a^2", 9, None),
+            ("floordiv(a, 2)", 3, None),
+            ("3", 3, None),
+        ] {
+            assert_eq!(
+                solve(&dim(expr), value),
+                solution.map(|size| ("a".to_string(), size)),
+                "{expr} = {value}"
+            );
+        }
     }
 
     #[test]

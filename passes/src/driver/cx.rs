@@ -40,6 +40,9 @@ pub struct Declined {
     pub why: String,
 }
 
+/// How many warnings are kept.
+const MOST_WARNINGS: usize = 100;
+
 pub(super) enum Applied {
     Done(Touched),
     Refused(String),
@@ -55,6 +58,7 @@ pub struct Cx<'a> {
     evaluator: Option<&'a dyn Evaluator>,
     rewrites: Vec<Rewrite>,
     declined: Vec<Declined>,
+    warnings: Vec<Declined>,
 }
 
 impl<'a> Cx<'a> {
@@ -106,6 +110,19 @@ impl<'a> Cx<'a> {
     pub fn decline(&mut self, rule: &'static str, why: impl Into<String>, at: Location) {
         if self.explain {
             self.declined.push(Declined { pass: self.pass, rule, at, why: why.into() });
+        }
+    }
+
+    /// Notes that the model itself is not right: always kept, once for a place.
+    pub fn warn(&mut self, rule: &'static str, why: impl Into<String>, at: Location) {
+        let why = why.into();
+        let value = |at: &Location| {
+            (at.graph.clone(), at.value.clone().map_or_else(|| at.op.clone(), |value| Some((*value).into())))
+        };
+        let known = |old: &Declined| old.rule == rule && value(&old.at) == value(&at);
+        // A model that is wrong everywhere need not say so everywhere.
+        if self.warnings.len() < MOST_WARNINGS && !self.warnings.iter().any(known) {
+            self.warnings.push(Declined { pass: self.pass, rule, at, why });
         }
     }
 
@@ -177,6 +194,11 @@ impl<'a> Cx<'a> {
     /// Everything that was applied, in order.
     pub fn rewrites(&self) -> &[Rewrite] {
         &self.rewrites
+    }
+
+    /// What is wrong with the model.
+    pub fn warnings(&self) -> &[Declined] {
+        &self.warnings
     }
 
     /// What was declined and why.

@@ -86,6 +86,8 @@ pub struct Report {
     pub rewrites: Vec<Rewrite>,
     /// What was declined and why, where it was asked for.
     pub declined: Vec<Declined>,
+    /// What is wrong with the model itself: declared types that cannot be, operators that cannot be right.
+    pub warnings: Vec<Declined>,
 }
 
 /// A pass failed: enough to say what, and to see it again.
@@ -134,6 +136,7 @@ pub fn run(model: &mut Model, steps: &[Step], find: Find, options: Options) -> R
     report.ops_after = op_count(model);
     report.rewrites = cx.rewrites().to_vec();
     report.declined = cx.declined().to_vec();
+    report.warnings = cx.warnings().to_vec();
     Ok(report)
 }
 

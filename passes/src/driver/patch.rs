@@ -5,8 +5,12 @@
 
 use std::sync::Arc;
 
+use ir::{
+    AttrValue, Graph, GraphId, Model, Op, OpId, OpKind, Place, Role, Shape, Slot, Tensor, Type, ValueId,
+};
+use ops::infer::shape;
+
 use super::inline::fresh_name;
-use ir::{AttrValue, Graph, GraphId, Model, Op, OpId, OpKind, Place, Role, Slot, Tensor, Type, ValueId};
 
 /// A value that a patch reads: one of the graph, or one that the patch itself makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,6 +193,15 @@ fn check(graph: &Graph, patch: &Patch) -> Result<(), String> {
                 };
                 if !fits {
                     return Err(format!("{:?} is an output of the graph", graph.value(*old).name()));
+                }
+            }
+            Edit::Fold { value, data } if graph.is_output(*value) => {
+                let found = Type::tensor(data.dtype(), Some(Shape::fixed(data.dims())));
+                if let Some(promised) = &graph.value(*value).ty
+                    && shape::merge(&found, promised).is_none()
+                {
+                    let (found, promised) = (shape::show_type(&found), shape::show_type(promised));
+                    return Err(format!("the result is {found}, and the model promises {promised}"));
                 }
             }
             Edit::Insert { outputs, .. } => {

@@ -53,8 +53,10 @@ fn item_end(text: &str) -> Result<usize, &'static str> {
         match c {
             '"' => quoted = !quoted,
             _ if quoted => {}
-            '(' | '[' => depth += 1,
-            ')' | ']' => depth = depth.checked_sub(1).ok_or("a bracket is closed that was not opened")?,
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => {
+                depth = depth.checked_sub(1).ok_or("a bracket is closed that was not opened")?
+            }
             ',' if depth == 0 => return Ok(at),
             _ => {}
         }
@@ -111,7 +113,7 @@ mod tests {
 
     #[test]
     fn lists_are_read_and_written() {
-        let text = r#"normalize,fold_constants(cap=5,kinds=["a","b"]),eliminate_dead"#;
+        let text = r#"normalize,fold_constants(cap=5,kinds=["a","b"]),fix_shapes(dims={"a":1,"b":2})"#;
         let specs = Spec::list(text).unwrap();
         assert_eq!(specs.iter().map(Spec::to_string).collect::<Vec<_>>().join(","), text);
         assert_eq!(Spec::list("a( x = word )").unwrap(), [Spec::new("a").with("x", "word")]);
