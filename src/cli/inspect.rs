@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use ir::{Model, Role, Value};
+use ir::{Model, Value};
 use ops::infer::shape::show_type;
 use passes::quantize::cost::macs;
 use serde::Serialize;
@@ -51,6 +51,8 @@ struct Port {
     name: String,
     dtype: Option<String>,
     shape: Option<Vec<String>>,
+    /// A value is stored, which a caller may replace.
+    stored: bool,
     /// The whole type as text, also of sequences and maps.
     r#type: String,
 }
@@ -99,7 +101,7 @@ fn port(value: &Value) -> Port {
     let shape = value.shape().map(|shape| shape.dims.iter().map(ir::Dim::to_string).collect());
     let dtype = value.dtype().map(|dtype| dtype.to_string());
     let r#type = value.ty.as_ref().map_or("any type".to_string(), show_type);
-    Port { name: value.name().to_string(), dtype, shape, r#type }
+    Port { name: value.name().to_string(), dtype, shape, stored: value.data.is_some(), r#type }
 }
 
 /// The model with the types that inference finds; a model that cannot be inferred is shown all the same.
@@ -127,9 +129,7 @@ fn inspect(model: &Model) -> Report {
     for id in typed.graph_ids() {
         let graph = typed.graph(id);
         for value in graph.values().map(|value| graph.value(value)) {
-            if value.role() != Role::Initializer {
-                continue;
-            }
+            // Also inputs with a stored value: files of IR version 3 list every weight as an input.
             if let Some(data) = &value.data {
                 tensors.add(value.name(), data);
             } else if let Some(sparse) = &value.sparse {
@@ -202,7 +202,7 @@ fn node(graph: &ir::Graph, at: ir::OpId, tensors: &mut Tensors) -> Node {
         .op_inputs(at)
         .into_iter()
         .flatten()
-        .filter_map(|value| graph.constant(value))
+        .filter_map(|value| graph.value(value).data.as_ref())
         .map(bytes_of)
         .sum();
     for attr in op.attrs.iter() {
@@ -218,7 +218,7 @@ fn node(graph: &ir::Graph, at: ir::OpId, tensors: &mut Tensors) -> Node {
         let elements = ir::checked_elements(&sizes).ok()?;
         value.dtype()?.storage_bytes(elements).map(|bytes| bytes as u64)
     };
-    let read = graph.op_inputs(at).into_iter().flatten().filter(|&value| graph.constant(value).is_none());
+    let read = graph.op_inputs(at).into_iter().flatten().filter(|&value| graph.value(value).data.is_none());
     Node {
         graph: graph.name.clone(),
         name: op.name.clone(),
@@ -243,9 +243,13 @@ fn print(report: &Report, all: bool) {
         .collect();
     println!("IR {}, opset {}, made by {:?}", report.ir_version, opsets.join(", "), report.producer);
     for (what, ports) in [("input", &report.inputs), ("output", &report.outputs)] {
-        for port in ports {
+        for port in ports.iter().filter(|port| !port.stored || what == "output") {
             println!("{what:<7}{} {}", port.name, port.r#type);
         }
+    }
+    let stored = report.inputs.iter().filter(|port| port.stored).count();
+    if stored > 0 {
+        println!("{stored} more inputs have stored values");
     }
     let count: usize = report.operators.values().sum();
     println!("\n{count} operators, {} subgraphs, {} functions", report.subgraphs, report.functions);
