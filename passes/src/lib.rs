@@ -47,6 +47,7 @@ mod recompose_hard_swish;
 mod recompose_layer_norm;
 mod recompose_softmax;
 mod sink_constants;
+pub mod stages;
 pub mod target;
 mod widen_floats;
 

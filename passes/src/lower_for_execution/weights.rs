@@ -144,6 +144,18 @@ fn nbits_weights(
         .map_err(because)
 }
 
+/// A constant table, or a constant under other sizes: how an embedding shares its codes with a head.
+fn table_codes(scope: Scope<'_>, at: OpId) -> Option<Tensor> {
+    let value = scope.input(at, 0)?;
+    if let Some(tensor) = scope.constant(value) {
+        return Some(tensor.clone());
+    }
+    let reshape = scope.producer_is(value, "Reshape")?;
+    let sizes = numbers::ints(scope.constant_input(reshape, 1)?)?;
+    let sizes: Option<Vec<usize>> = sizes.into_iter().map(|size| usize::try_from(size).ok()).collect();
+    scope.constant_input(reshape, 0)?.reshaped(&sizes?[..]).ok()
+}
+
 /// GatherBlockQuantized: the operator itself, asked for every row, gives the table.
 struct Table;
 
@@ -161,7 +173,7 @@ impl Rule for Table {
         let op = scope.graph().op(at);
         let because = |why: &str| scope.because(at, why);
         let (x, output) = (scope.input(at, 1).or_no_match()?, scope.output(at, 0).or_no_match()?);
-        let data = scope.constant_input(at, 0).ok_or_else(|| because("its codes are computed"))?;
+        let data = table_codes(scope, at).ok_or_else(|| because("its codes are computed"))?;
         let rank = data.rank() as i64;
         let axis = op.attrs.int("gather_axis").unwrap_or(0);
         let axis = if axis < 0 { axis + rank } else { axis };

@@ -14,6 +14,7 @@ pub mod emit_qoperator;
 pub mod fit;
 pub mod integer_io;
 pub mod keys;
+pub mod low_bit;
 pub mod plan;
 mod weights;
 

@@ -3,9 +3,12 @@
 //! The view is strided, so an ONNX MatMul weight `[K, N]` is read in place, and it reads f32, f16 and bf16. Quantizers
 //! ask for a *panel* (a few whole rows as f32, row-major); nobody needs a float copy of the matrix.
 
+use std::borrow::Cow;
+
 use half::{bf16, f16};
 
 use super::WeightError;
+use crate::round::ScaleType;
 
 /// The elements of a weight.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +34,45 @@ impl Elements<'_> {
     /// No elements?
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// Elements out of the little-endian bytes of a tensor: borrowed where the bytes are aligned, copied where they are not.
+#[derive(Debug, Clone)]
+pub enum Stored<'a> {
+    /// float
+    F32(Cow<'a, [f32]>),
+    /// float16
+    F16(Cow<'a, [f16]>),
+    /// bfloat16
+    Bf16(Cow<'a, [bf16]>),
+}
+
+impl<'a> Stored<'a> {
+    /// The elements of `bytes`, of the type that stores scales `like` this.
+    pub fn new(bytes: &'a [u8], like: ScaleType) -> Self {
+        match like {
+            ScaleType::F16 => Self::F16(native(bytes, |b| f16::from_le_bytes([b[0], b[1]]))),
+            ScaleType::Bf16 => Self::Bf16(native(bytes, |b| bf16::from_le_bytes([b[0], b[1]]))),
+            _ => Self::F32(native(bytes, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))),
+        }
+    }
+
+    /// The view that a [`Weight`] is made of.
+    pub fn elements(&self) -> Elements<'_> {
+        match self {
+            Self::F32(s) => Elements::F32(s),
+            Self::F16(s) => Elements::F16(s),
+            Self::Bf16(s) => Elements::Bf16(s),
+        }
+    }
+}
+
+/// `read` sees exactly as many bytes as `T` has.
+fn native<T: bytemuck::AnyBitPattern>(bytes: &[u8], read: impl Fn(&[u8]) -> T) -> Cow<'_, [T]> {
+    match bytemuck::try_cast_slice(bytes) {
+        Ok(slice) if cfg!(target_endian = "little") => Cow::Borrowed(slice),
+        _ => Cow::Owned(bytes.chunks_exact(size_of::<T>()).map(read).collect()),
     }
 }
 

@@ -36,8 +36,8 @@ pub(crate) mod testing;
 mod tiles;
 
 pub use affine::{Affine, TwoTerm};
-pub use matrix::{Elements, Weight};
-pub use quantized::{Method, Note, Provenance, Quantized};
+pub use matrix::{Elements, Stored, Weight};
+pub use quantized::{Method, Note, Provenance, Quantized, squared};
 pub use spec::{Bits, Block, Spec, Zero};
 
 /// What a weight quantizer refuses. Callers add the tensor's name.

@@ -138,6 +138,11 @@ impl Quantized {
     }
 }
 
+/// Σ w² over the matrix. Rows are summed in order.
+pub fn squared(weight: &Weight<'_>) -> Result<f64, WeightError> {
+    squared_error(weight, None, |_, row| row.fill(0.0))
+}
+
 /// Σ_nk importance_k·(w_nk − ŵ_nk)² where `decode` writes row n of ŵ. Rows are summed in order.
 pub(crate) fn squared_error(
     weight: &Weight<'_>,

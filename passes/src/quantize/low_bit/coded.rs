@@ -1,0 +1,35 @@
+//! A quantized weight of any kind.
+
+use quant::weight::nf4::Codebook;
+use quant::weight::{Affine, Provenance, Quantized};
+
+/// What a quantizer made of a weight `[N, K]`.
+#[derive(Clone, Debug)]
+pub enum Coded {
+    /// Integer zero points, or none.
+    Uniform(Quantized),
+    /// Float offsets: stored in the two-term form.
+    Affine(Affine),
+    /// A table of values.
+    Table(Codebook),
+}
+
+impl Coded {
+    /// The weights that the codes stand for, `[N, K]` row-major.
+    pub fn dequantize(&self) -> Vec<f32> {
+        match self {
+            Coded::Uniform(q) => q.dequantize(),
+            Coded::Affine(q) => q.dequantize(),
+            Coded::Table(q) => q.dequantize(),
+        }
+    }
+
+    /// How it came about.
+    pub fn provenance(&self) -> &Provenance {
+        match self {
+            Coded::Uniform(q) => &q.provenance,
+            Coded::Affine(q) => &q.provenance,
+            Coded::Table(q) => &q.provenance,
+        }
+    }
+}
