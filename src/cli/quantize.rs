@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::auto::{self, AutoArgs};
 use super::common::{Bars, DataArgs, EngineArgs, progress, read_model, target};
 use super::table::Table;
+use super::weight_only::{self, WeightArgs};
 use crate::pipeline::quantize::{Format, Mode, QuantizeOptions, Quantized, Validation, named_grid, quantize};
 use crate::pipeline::table::{CalibrationTable, write_atomic};
 use crate::recipe::{self, Rules, named_precision};
@@ -73,6 +74,8 @@ pub struct Args {
     #[command(flatten)]
     auto: AutoArgs,
     #[command(flatten)]
+    weights: WeightArgs,
+    #[command(flatten)]
     bars: Bars,
     #[command(flatten)]
     data: DataArgs,
@@ -96,10 +99,23 @@ struct Report<'a> {
 
 /// Runs the command; false if a stated bar was missed.
 pub fn run(args: &Args) -> Result<bool> {
-    let mut options = options(args)?;
     if args.output == args.model {
         bail!("--output would overwrite the input");
     }
+    if args.mode == Mode::WeightOnly {
+        let common = weight_only::Common {
+            model: &args.model,
+            output: &args.output,
+            target: &args.target,
+            exclude: &args.exclude,
+            json: args.json.as_deref(),
+            bars: &args.bars,
+            data: &args.data,
+            engine: &args.engine,
+        };
+        return weight_only::run(&args.weights, &common);
+    }
+    let mut options = options(args)?;
     let model = read_model(&args.model)?;
     let source = match (&args.data.data, args.data.random, args.mode) {
         (None, None, Mode::Dynamic) => None,

@@ -40,7 +40,11 @@ pub fn fixed(mut model: Model, inputs: &BTreeMap<String, Vec<i64>>) -> Result<Mo
     Ok(model)
 }
 
-fn simplified(mut model: Model) -> Result<Model> {
+/// The model simplified and nothing else: float types and constants stay as they are.
+///
+/// # Errors
+/// A pass that fails, with the command that reproduces it.
+pub fn simplified(mut model: Model) -> Result<Model> {
     passes::simplify(&mut model, passes::Options::default()).map_err(|failure| {
         anyhow::anyhow!("{}\nto reproduce: {}", failure.error, failure.reproducer("MODEL"))
     })?;

@@ -4,6 +4,7 @@ mod dynamic_mode;
 mod select;
 mod static_mode;
 mod validate;
+pub mod weight_only;
 
 use std::collections::BTreeMap;
 
@@ -36,6 +37,8 @@ pub enum Mode {
     Static,
     /// Weights ahead of time; activations when the model runs, where the target does that fast. Needs no data.
     Dynamic,
+    /// Weights only, to few bits; see [`weight_only`].
+    WeightOnly,
 }
 
 /// How quantization is written into the file.
@@ -237,6 +240,7 @@ pub fn quantize<'a>(
     let (mut model, plan) = match options.mode {
         Mode::Static => static_mode::make(&mut job)?,
         Mode::Dynamic => dynamic_mode::make(&mut job)?,
+        Mode::WeightOnly => anyhow::bail!("weights alone are quantized without a plan"),
     };
     model.settle();
     let validation = if job.judged.is_empty() { Vec::new() } else { validate::validate(&mut job, &model)? };

@@ -1,0 +1,260 @@
+//! `onnxq quantize --mode weight-only`: weights of few bits, everything else as it is.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use passes::quantize::low_bit::{Kept, PROFILES, RowsForm, profile};
+use quant::weight::gptq::GptqOptions;
+use serde::Serialize;
+
+use super::common::{Bars, DataArgs, EngineArgs, progress, read_model};
+use super::table::Table;
+use crate::pipeline::low_bit::{
+    CalibratedOptions, LowBit, LowBitOptions, Targets, WeightMethod, WeightReport,
+};
+use crate::pipeline::quantize::Validation;
+use crate::pipeline::quantize::weight_only::weight_only;
+use crate::pipeline::table::write_atomic;
+
+/// Arguments of this mode.
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Weights of few bits (--mode weight-only)")]
+pub struct WeightArgs {
+    /// Width of the codes: 2, 3 (stored as 4), 4, 8; K-quants also 5 and 6. 4 where the runtime has it
+    #[arg(long)]
+    bits: Option<u8>,
+    /// Inputs that share a scale: a multiple of 16; 0 for one scale an output channel
+    #[arg(long, default_value_t = 32)]
+    block: usize,
+    /// How codes are chosen; gptq, awq and awq+gptq need --data
+    #[arg(long, value_enum, default_value_t)]
+    weight_method: WeightMethod,
+    /// No zero points
+    #[arg(long)]
+    symmetric: bool,
+    /// Width of embedding tables, or `float`; 8 where the runtime has it
+    #[arg(long, value_name = "BITS|float")]
+    embedding_bits: Option<String>,
+    /// The runtime and the version it must be at least: `ort-cpu>=1.23`, `plain`, ...; by --target otherwise
+    #[arg(long)]
+    profile: Option<String>,
+    /// accuracy_level of MatMulNBits: 0 unset, 1 float32, 4 int8 activations
+    #[arg(long, value_name = "LEVEL")]
+    accuracy_level: Option<i64>,
+    /// Another width for some weights: PATTERN=BITS; the last that fits counts
+    #[arg(long, value_name = "PATTERN=BITS", value_delimiter = ',')]
+    widths: Vec<String>,
+    /// What calibrated weights reproduce
+    #[arg(long, value_enum, default_value_t)]
+    weight_targets: Targets,
+    /// Most rows of activations that a calibrated method looks at
+    #[arg(long, value_name = "N", default_value_t = 16384)]
+    tokens: usize,
+    /// gptq: part of the mean diagonal that is added to the Gram matrix
+    #[arg(long, default_value_t = 0.01)]
+    damping: f64,
+    /// gptq: improvement sweeps after the rounding
+    #[arg(long, default_value_t = 4)]
+    sweeps: usize,
+    /// Forget what an interrupted run left behind
+    #[arg(long)]
+    restart: bool,
+}
+
+/// What the command line gives beside [`WeightArgs`].
+pub struct Common<'a> {
+    /// The model.
+    pub model: &'a Path,
+    /// Where to write it.
+    pub output: &'a Path,
+    /// The runtime.
+    pub target: &'a str,
+    /// Patterns of weights that stay float.
+    pub exclude: &'a [String],
+    /// Where to write the report.
+    pub json: Option<&'a Path>,
+    /// Bars for the exit code.
+    pub bars: &'a Bars,
+    /// Samples.
+    pub data: &'a DataArgs,
+    /// Runtime.
+    pub engine: &'a EngineArgs,
+}
+
+/// The JSON twin of what is printed.
+#[derive(Serialize)]
+struct Report<'a> {
+    version: u32,
+    model: String,
+    output: String,
+    profile: &'static str,
+    input_bytes: u64,
+    output_bytes: u64,
+    bits_per_weight: f64,
+    weights: &'a [WeightReport],
+    float: Vec<(&'a str, usize, &'a str)>,
+    validation: &'a [Validation],
+    notes: &'a [String],
+}
+
+impl WeightArgs {
+    fn options(&self, common: &Common<'_>) -> Result<LowBitOptions> {
+        let asked = self.profile.as_deref().unwrap_or(common.target);
+        let profile = profile(asked).ok_or_else(|| {
+            let names: Vec<&str> = PROFILES.iter().map(|profile| profile.name).collect();
+            anyhow!("no runtime {asked:?} reads weights of few bits; there are: {}", names.join(", "))
+        })?;
+        let has = |bits: u8| profile.widths.iter().any(|found| found.width() == u32::from(bits));
+        let bits = self.bits.unwrap_or(if has(4) { 4 } else { 8 });
+        let rows = !matches!(profile.rows, RowsForm::Float | RowsForm::GatherInt4);
+        let table_bits = match self.embedding_bits.as_deref() {
+            Some("float") => None,
+            Some(text) => Some(text.parse().context("--embedding-bits takes a number or `float`")?),
+            None => (rows && has(8)).then_some(8),
+        };
+        let widths = self.widths.iter().map(|text| {
+            let (pattern, bits) = text.rsplit_once('=').context("--widths takes PATTERN=BITS")?;
+            Ok((pattern.to_string(), bits.parse().with_context(|| format!("--widths {text:?}"))?))
+        });
+        let gptq = GptqOptions { damping: self.damping, sweeps: self.sweeps, ..GptqOptions::default() };
+        let mut work = common.output.as_os_str().to_owned();
+        work.push(".partial");
+        Ok(LowBitOptions {
+            method: self.weight_method,
+            bits,
+            block: self.block,
+            symmetric: self.symmetric,
+            table_bits,
+            profile,
+            accuracy: self.accuracy_level,
+            exclude: common.exclude.to_vec(),
+            widths: widths.collect::<Result<_>>()?,
+            calibrated: CalibratedOptions { targets: self.weight_targets, tokens: self.tokens, gptq },
+            engine: common.engine.options(),
+            work: Some(PathBuf::from(work)),
+        })
+    }
+}
+
+/// Runs the mode; false if a stated bar was missed.
+pub fn run(args: &WeightArgs, common: &Common<'_>) -> Result<bool> {
+    let options = args.options(common)?;
+    if let Some(work) = options.work.as_deref().filter(|work| args.restart && work.exists()) {
+        std::fs::remove_dir_all(work).with_context(|| format!("cannot remove {}", work.display()))?;
+    }
+    let model = read_model(common.model)?;
+    let has_data = common.data.data.is_some() || common.data.random.is_some();
+    let source = has_data.then(|| common.data.open(&model)).transpose()?;
+    let bar = progress("working");
+    let (made, validation) = weight_only(model, source.as_deref(), &options, &mut |what, done, all| {
+        bar.set_prefix(what.to_string());
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    // Weights beyond what one message comfortably holds go beside it, where runtimes can map them.
+    let external = made.weights.iter().map(|weight| weight.rows * weight.cols).sum::<usize>() > 1 << 28;
+    let layout =
+        if external { proto::Layout::External(proto::External::default()) } else { proto::Layout::AsRead };
+    proto::write(&made.model, common.output, &proto::WriteOptions { layout, force: false })?;
+    let (before, after) = (size(common.model), size(common.output));
+    let report = Report {
+        version: 1,
+        model: common.model.display().to_string(),
+        output: common.output.display().to_string(),
+        profile: options.profile.name,
+        input_bytes: before,
+        output_bytes: after,
+        bits_per_weight: bits_per_weight(&made.weights),
+        weights: &made.weights,
+        float: made.kept.iter().map(|kept| (&*kept.name, kept.elements, &*kept.why)).collect(),
+        validation: &validation,
+        notes: &made.notes,
+    };
+    match common.json {
+        Some(path) if path.as_os_str() == "-" => println!("{}", serde_json::to_string_pretty(&report)?),
+        path => {
+            if let Some(path) = path {
+                write_atomic(path, &serde_json::to_vec_pretty(&report)?)?;
+            }
+            print(&made, &validation, before, after);
+        }
+    }
+    let met = validation.iter().all(|found| common.bars.met(&found.runtime, &found.outputs));
+    made.finish()?;
+    Ok(met)
+}
+
+/// A model and the data files that it names, as far as their names follow from its own.
+fn size(path: &Path) -> u64 {
+    let of = |path: &Path| std::fs::metadata(path).map_or(0, |data| data.len());
+    let mut data = path.as_os_str().to_owned();
+    data.push(".data");
+    of(path) + of(Path::new(&data))
+}
+
+fn bits_per_weight(weights: &[WeightReport]) -> f64 {
+    let count: f64 = weights.iter().map(|w| (w.rows * w.cols) as f64).sum();
+    let bits: f64 = weights.iter().map(|w| w.bits_per_weight * (w.rows * w.cols) as f64).sum();
+    if count > 0.0 { bits / count } else { 0.0 }
+}
+
+fn print(made: &LowBit, validation: &[Validation], before: u64, after: u64) {
+    let kib = |bytes: u64| format!("{:.0} KiB", bytes as f64 / 1024.0);
+    println!(
+        "size     {} -> {} ({:.2} x smaller)",
+        kib(before),
+        kib(after),
+        before as f64 / after.max(1) as f64
+    );
+    let elements: usize = made.weights.iter().map(|w| w.rows * w.cols).sum();
+    println!(
+        "weights  {} of {elements} elements, {:.3} bits each",
+        made.weights.len(),
+        bits_per_weight(&made.weights)
+    );
+    println!();
+    let mut table =
+        Table::new(&["weight", "N x K", "method", "bits", "block", "bits each", "error", "output error"]);
+    let share = |value: f64| if value.is_nan() { "-".to_string() } else { format!("{value:.4}") };
+    for weight in &made.weights {
+        table.row(vec![
+            weight.name.clone(),
+            format!("{} x {}", weight.rows, weight.cols),
+            weight.method.clone(),
+            weight.bits.to_string(),
+            weight.block.to_string(),
+            format!("{:.3}", weight.bits_per_weight),
+            share(weight.relative_error),
+            weight.output_error.map_or("-".into(), share),
+        ]);
+    }
+    print!("{table}");
+    for weight in made.weights.iter().filter(|weight| !weight.notes.is_empty()) {
+        println!("note: {}: {}", weight.name, weight.notes.join(", "));
+    }
+    if !validation.is_empty() {
+        println!();
+        let mut table =
+            Table::new(&["runtime", "output", "SQNR dB", "mean KL", "top-1 agreement", "samples"]);
+        for found in validation {
+            for figures in &found.outputs {
+                table.row(vec![
+                    found.runtime.clone(),
+                    figures.name.clone(),
+                    format!("{:.1}", figures.sqnr_db),
+                    format!("{:.5}", figures.kl),
+                    figures.top1_agreement.map_or("-".into(), |share| format!("{:.1} %", share * 100.0)),
+                    found.samples.to_string(),
+                ]);
+            }
+        }
+        print!("{table}");
+    }
+    for Kept { name, why, .. } in &made.kept {
+        println!("in float: {name}: {why}");
+    }
+    for note in &made.notes {
+        println!("note: {note}");
+    }
+}

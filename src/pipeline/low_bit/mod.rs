@@ -1,0 +1,279 @@
+//! Weights of few bits: find them, choose grids, quantize one after the other, wire the model.
+//!
+//! Data-free methods look at one weight at a time. Every finished weight goes to the [`spool`], a file that is mapped, so
+//! the memory that a run needs is that of the largest weight, whatever the model's size; the spool is also what an
+//! interrupted run resumes from.
+
+mod assign;
+mod calibrated;
+mod method;
+pub mod options;
+mod spool;
+
+use anyhow::{Context, Result, bail};
+use ir::{DType, Model};
+use passes::quantize::low_bit::{
+    Coded, Kept, ProductForm, RowsForm, Site, find, importance, opsets, pack, wire,
+};
+use quant::weight::{Weight, squared};
+use serde::{Deserialize, Serialize};
+
+pub use options::{CalibratedOptions, LowBitOptions, Targets, WeightMethod};
+
+use self::method::Choice;
+use self::spool::{Finished, Spool};
+use super::prepare::{converted, simplified};
+use crate::data::Source;
+
+/// Weights with fewer elements stay float: the file would not get smaller by anything that shows.
+const LEAST: usize = 1024;
+
+/// What is said about one quantized weight.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WeightReport {
+    /// The constant's name.
+    pub name: String,
+    /// N
+    pub rows: usize,
+    /// K
+    pub cols: usize,
+    /// How its codes were chosen.
+    pub method: String,
+    /// Width of the codes.
+    pub bits: u32,
+    /// Columns of a block, 0 for one scale a row.
+    pub block: usize,
+    /// Bits a weight with scales, zero points and offsets, as stored.
+    pub bits_per_weight: f64,
+    /// ‖W − Ŵ‖ / ‖W‖.
+    pub relative_error: f64,
+    /// Error of the layer's output on the calibration samples, relative to the output; calibrated methods only.
+    pub output_error: Option<f64>,
+    /// What had to be done differently.
+    pub notes: Vec<String>,
+}
+
+/// What was made.
+pub struct LowBit {
+    /// The model.
+    pub model: Model,
+    /// The simplified float model.
+    pub float: Model,
+    /// Quantized weights, in the order of the model.
+    pub weights: Vec<WeightReport>,
+    /// What looks like a weight and stays float.
+    pub kept: Vec<Kept>,
+    /// What the user should know.
+    pub notes: Vec<String>,
+    spool: Spool,
+}
+
+impl LowBit {
+    /// Removes what was kept for resuming: the model is in its final place.
+    ///
+    /// # Errors
+    /// The folder cannot be removed.
+    pub fn finish(self) -> Result<()> {
+        drop(self.model);
+        self.spool.discard()
+    }
+}
+
+/// Progress: what, done, all.
+pub type Progress<'a> = dyn FnMut(&str, usize, usize) + 'a;
+
+/// Makes the model.
+///
+/// # Errors
+/// The model cannot be simplified or has no such weights, a weight holds NaN, the runtime lacks the form, or a calibrated
+/// method has no data; each with the weight and the next step.
+pub fn low_bit(
+    model: Model,
+    source: Option<&dyn Source>,
+    options: &LowBitOptions,
+    progress: &mut Progress<'_>,
+) -> Result<LowBit> {
+    if options.method.is_calibrated() && source.is_none() {
+        bail!(
+            "{:?} needs calibration samples: give --data PATH, or --weight-method rtn-search",
+            options.method
+        );
+    }
+    let float = converted(simplified(model)?, needed_opset(options))?;
+    let (sites, mut kept) = find(&float, LEAST);
+    let sites = assign::assign(&float, sites, &mut kept, options)?;
+    if sites.is_empty() {
+        let why = kept.first().map_or("no constant is read by a product or as a table".into(), |kept| {
+            format!("{:?} stays float: {}", kept.name, kept.why)
+        });
+        bail!("nothing in this model can be stored in few bits; {why}");
+    }
+    let mut spool = match &options.work {
+        Some(folder) => Spool::open(folder, &fingerprint(&float, &sites, options))?,
+        None => Spool::in_memory(),
+    };
+    let mut notes = Vec::new();
+    if spool.len() > 0 {
+        notes.push(format!("resumed: {} of {} weights were finished before", spool.len(), sites.len()));
+    }
+    // Embeddings first: they are quantized without data, and the calibrated weights behind them see that.
+    data_free(&float, &sites, options, &mut spool, progress, |site, choice| {
+        !choice.method.is_calibrated() || !site.is_product()
+    })?;
+    if options.method.is_calibrated() {
+        let source = source.context("calibrated methods need samples")?;
+        calibrated::calibrated(&float, &sites, source, options, &mut spool, &mut notes, progress)?;
+        for (site, _) in sites.iter().filter(|(site, _)| spool.get(&key(&float, site)).is_none()) {
+            notes.push(format!("{:?} is read inside a body: rounded without data", site.name));
+        }
+    }
+    data_free(&float, &sites, options, &mut spool, progress, |_, _| true)?;
+    let mut model = float.clone();
+    let mut wired = Vec::new();
+    let mut weights = Vec::new();
+    for (site, _) in &sites {
+        let done =
+            spool.take(&key(&float, site)).with_context(|| format!("{:?} was not quantized", site.name))?;
+        weights.push(done.report);
+        wired.push((site.clone(), done.packed));
+    }
+    let (needed, _) = opsets(wired.iter().map(|(_, packed)| packed));
+    if model.opset("").is_some_and(|found| found < needed) {
+        bail!("the forms of these weights need opset {needed}");
+    }
+    let accuracy = options.accuracy;
+    wire(&mut model, &wired, |bits| accuracy.unwrap_or(if bits == 8 { 4 } else { 0 }))?;
+    Ok(LowBit { model, float, weights, kept, notes, spool })
+}
+
+/// The operator set that the request will need, so that the model is converted before anything is named in it.
+fn needed_opset(options: &LowBitOptions) -> i64 {
+    let two = options.bits == 2 || options.widths.iter().any(|(_, bits)| *bits == 2);
+    match (options.profile.product, options.profile.rows) {
+        (ProductForm::Blocked, _) if two => 25,
+        (ProductForm::Blocked, _) | (_, RowsForm::GatherInt4) => 21,
+        _ => 13,
+    }
+}
+
+fn data_free(
+    model: &Model,
+    sites: &[(Site, Choice)],
+    options: &LowBitOptions,
+    spool: &mut Spool,
+    progress: &mut Progress<'_>,
+    wanted: impl Fn(&Site, &Choice) -> bool,
+) -> Result<()> {
+    for (at, (site, choice)) in sites.iter().enumerate() {
+        progress("quantizing", at, sites.len());
+        let key = key(model, site);
+        if spool.get(&key).is_none() && wanted(site, choice) {
+            let finished = one(model, site, choice, options)?;
+            spool.put(&key, finished)?;
+        }
+    }
+    progress("quantizing", sites.len(), sites.len());
+    Ok(())
+}
+
+/// A name that no other weight of the model has: graphs beside each other may use one name twice.
+fn key(model: &Model, site: &Site) -> String {
+    match site.graph == model.main_id() {
+        true => site.name.clone(),
+        false => format!("{} of {:?}", site.name, site.graph),
+    }
+}
+
+/// Quantizes and packs one weight without data.
+fn one(model: &Model, site: &Site, choice: &Choice, options: &LowBitOptions) -> Result<Finished> {
+    let stored = site.stored(model).with_context(|| format!("{:?} is no constant", site.name))?;
+    let weight = view(site, &stored)?;
+    let coded = choice.data_free(&weight, importance(model, site).as_deref()).with_context(|| wrong(site))?;
+    finish(model, site, choice, options, &weight, &coded, None, None)
+}
+
+/// The weight as the quantizers see it.
+fn view<'a>(site: &Site, stored: &'a quant::weight::Stored<'a>) -> Result<Weight<'a>> {
+    let made = match site.order {
+        quant::layout::blocked::Order::Kn => Weight::from_kn(stored.elements(), site.rows, site.cols),
+        quant::layout::blocked::Order::Nk => Weight::from_rows(stored.elements(), site.rows, site.cols),
+    };
+    made.with_context(|| wrong(site))
+}
+
+fn wrong(site: &Site) -> String {
+    format!("cannot quantize {:?} (--exclude {:?} keeps it in float)", site.name, site.name)
+}
+
+/// Packs a weight and says how good it is. `scales` are the factors that its columns were multiplied by.
+#[allow(clippy::too_many_arguments)]
+fn finish(
+    model: &Model,
+    site: &Site,
+    choice: &Choice,
+    options: &LowBitOptions,
+    weight: &Weight<'_>,
+    coded: &Coded,
+    scales: Option<&[f32]>,
+    output_error: Option<f64>,
+) -> Result<Finished> {
+    let dtype = site.tensor(model).map_or(DType::F32, ir::Tensor::dtype);
+    let packed = pack(site, dtype, coded, &options.profile, scales).with_context(|| wrong(site))?;
+    let relative_error = match scales {
+        None => relative_error(weight, coded)?,
+        Some(_) => f64::NAN,
+    };
+    let stored = packed.product.as_ref().or(packed.table.as_ref());
+    let report = WeightReport {
+        name: site.name.clone(),
+        rows: site.rows,
+        cols: site.cols,
+        method: told(choice),
+        bits: stored.map_or(0, |stored| stored.bits),
+        block: stored.map_or(0, |stored| stored.block),
+        bits_per_weight: packed.bits_per_weight(),
+        relative_error,
+        output_error,
+        notes: coded.provenance().notes.iter().map(|note| format!("{note:?}")).collect(),
+    };
+    Ok(Finished { packed, report })
+}
+
+fn told(choice: &Choice) -> String {
+    let name = serde_json::to_value(choice.method).ok();
+    let name = name.as_ref().and_then(|name| name.as_str()).unwrap_or("?").to_string();
+    match choice.method {
+        WeightMethod::Kquant => format!("{name} {:?}", choice.kind),
+        _ => name,
+    }
+}
+
+fn relative_error(weight: &Weight<'_>, coded: &Coded) -> Result<f64> {
+    let error = match coded {
+        Coded::Uniform(q) => q.squared_error(weight, None)?,
+        Coded::Affine(q) => q.squared_error(weight, None)?,
+        Coded::Table(q) => q.squared_error(weight, None)?,
+    };
+    let energy = squared(weight)?;
+    Ok(if energy > 0.0 { (error / energy).sqrt() } else { 0.0 })
+}
+
+/// What a folder of unfinished work belongs to: the request and the weights (sizes, and the ends of their bytes).
+fn fingerprint(model: &Model, sites: &[(Site, Choice)], options: &LowBitOptions) -> String {
+    use sha2::{Digest, Sha256};
+    let mut hash = Sha256::new();
+    let mut request = options.clone();
+    request.work = None;
+    request.engine.threads = 0;
+    hash.update(format!("{request:?}"));
+    for (site, choice) in sites {
+        hash.update(format!("{} {} {} {choice:?}", site.name, site.rows, site.cols));
+        if let Some(tensor) = site.tensor(model) {
+            let bytes = tensor.bytes();
+            let end = bytes.len().min(4096);
+            hash.update(&bytes[..end]);
+            hash.update(&bytes[bytes.len() - end..]);
+        }
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}

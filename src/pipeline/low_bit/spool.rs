@@ -1,0 +1,175 @@
+//! Finished weights on disk: what bounds the memory of a run, and what an interrupted run resumes from.
+//!
+//! A folder with two files. `weights.bin` holds the packed tensors, each at a multiple of 4 KiB and mapped as soon as it is
+//! written; `journal.jsonl` has a line for the run and one for each finished weight, written after its tensors. A last line
+//! that is cut short is ignored, so it does not matter when the run ends.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use ir::{DType, Tensor};
+use memmap2::MmapOptions;
+use passes::quantize::low_bit::Packed;
+use serde::{Deserialize, Serialize};
+
+use super::WeightReport;
+
+const PAGE: u64 = 4096;
+
+/// A finished weight.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Finished {
+    /// What is written into the model.
+    pub packed: Packed,
+    /// What is said about it.
+    pub report: WeightReport,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    name: String,
+    finished: Finished,
+    /// Start of each tensor in `weights.bin`.
+    offsets: Vec<u64>,
+}
+
+/// Finished weights by name.
+pub struct Spool {
+    disk: Option<Disk>,
+    done: BTreeMap<String, Finished>,
+}
+
+struct Disk {
+    folder: PathBuf,
+    data: File,
+    journal: File,
+    end: u64,
+}
+
+impl Spool {
+    /// Nothing finished; everything stays in memory.
+    pub fn in_memory() -> Spool {
+        Spool { disk: None, done: BTreeMap::new() }
+    }
+
+    /// Opens the folder, and takes up what is left of a run with this fingerprint.
+    ///
+    /// # Errors
+    /// The folder holds another run's work, or cannot be written.
+    pub fn open(folder: &Path, fingerprint: &str) -> Result<Spool> {
+        let wrong = || format!("cannot keep unfinished work in {}", folder.display());
+        std::fs::create_dir_all(folder).with_context(wrong)?;
+        let open = |name: &str| {
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(folder.join(name))
+        };
+        let (data, mut journal) =
+            (open("weights.bin").with_context(wrong)?, open("journal.jsonl").with_context(wrong)?);
+        let mut spool = Spool { disk: None, done: BTreeMap::new() };
+        let (mut kept, mut end) = (0, 0);
+        for (at, line) in BufReader::new(&journal).split(b'\n').enumerate() {
+            let line = line.with_context(wrong)?;
+            if at == 0 && kept == 0 {
+                if line != fingerprint.as_bytes() {
+                    bail!("{} is left of another run: delete it or give another --output", folder.display());
+                }
+            } else {
+                let Ok(mut found) = serde_json::from_slice::<Line>(&line) else { break };
+                let Ok(reached) = restore(&data, &mut found) else { break };
+                end = reached;
+                spool.done.insert(found.name, found.finished);
+            }
+            kept += line.len() as u64 + 1;
+        }
+        journal.set_len(kept.min(journal.metadata()?.len())).with_context(wrong)?;
+        journal.seek(SeekFrom::End(0)).with_context(wrong)?;
+        if kept == 0 {
+            writeln!(journal, "{fingerprint}").with_context(wrong)?;
+        }
+        spool.disk = Some(Disk { folder: folder.to_path_buf(), data, journal, end });
+        Ok(spool)
+    }
+
+    /// A weight that was finished, now or before.
+    pub fn get(&self, name: &str) -> Option<&Finished> {
+        self.done.get(name)
+    }
+
+    /// How many are finished.
+    pub fn len(&self) -> usize {
+        self.done.len()
+    }
+
+    /// Keeps a weight: from now on its tensors are slices of a file.
+    pub fn put(&mut self, name: &str, mut finished: Finished) -> Result<()> {
+        if let Some(disk) = &mut self.disk {
+            let offsets = disk.write(&mut finished)?;
+            let line = Line { name: name.to_string(), finished: finished.clone(), offsets };
+            let mut text = serde_json::to_vec(&line)?;
+            text.push(b'\n');
+            disk.journal.write_all(&text)?;
+        }
+        self.done.insert(name.to_string(), finished);
+        Ok(())
+    }
+
+    /// Takes a weight out.
+    pub fn take(&mut self, name: &str) -> Option<Finished> {
+        self.done.remove(name)
+    }
+
+    /// Removes the folder: the work is in its final place.
+    pub fn discard(self) -> Result<()> {
+        let Some(disk) = self.disk else { return Ok(()) };
+        std::fs::remove_dir_all(&disk.folder)
+            .with_context(|| format!("cannot remove {}", disk.folder.display()))
+    }
+}
+
+impl Disk {
+    fn write(&mut self, finished: &mut Finished) -> Result<Vec<u64>> {
+        let wrong = || format!("cannot write to {}", self.folder.display());
+        let mut offsets = Vec::new();
+        for part in finished.packed.parts_mut() {
+            let Some(tensor) = &mut part.tensor else { bail!("a packed weight has no elements") };
+            let start = self.end.next_multiple_of(PAGE);
+            self.data.seek(SeekFrom::Start(start)).with_context(wrong)?;
+            self.data.write_all(tensor.bytes()).with_context(wrong)?;
+            self.end = start + tensor.bytes().len() as u64;
+            *tensor = mapped(&self.data, start, tensor.dtype(), tensor.dims())?;
+            offsets.push(start);
+        }
+        Ok(offsets)
+    }
+}
+
+/// A tensor over a piece of the file.
+fn mapped(file: &File, start: u64, dtype: DType, dims: &[usize]) -> Result<Tensor> {
+    let length = dtype.storage_bytes(ir::checked_elements(dims)?).context("strings are no weights")?;
+    if length == 0 {
+        return Ok(Tensor::new(dtype, dims, Bytes::new())?);
+    }
+    if file.metadata()?.len() < start + length as u64 {
+        bail!("the file of finished weights is cut short");
+    }
+    // SAFETY: the folder belongs to this run: a run refuses a folder that it did not begin, and nothing else writes there.
+    let map = unsafe { MmapOptions::new().offset(start).len(length).map(file)? };
+    Ok(Tensor::new(dtype, dims, Bytes::from_owner(map))?)
+}
+
+/// Maps a weight's tensors; the end of the last one.
+fn restore(data: &File, line: &mut Line) -> Result<u64> {
+    let mut end = 0;
+    let mut offsets = line.offsets.iter();
+    for part in line.finished.packed.parts_mut() {
+        let start = *offsets.next().context("an offset is missing")?;
+        let dtype = DType::from_code(part.dtype).context("an unknown element type")?;
+        let tensor = mapped(data, start, dtype, &part.dims)?;
+        end = start + tensor.bytes().len() as u64;
+        part.tensor = Some(tensor);
+    }
+    Ok(end)
+}
