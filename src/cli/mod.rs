@@ -5,6 +5,7 @@ mod calibrate;
 mod check;
 mod common;
 mod compare;
+mod eval;
 mod explain;
 mod inspect;
 mod list;
@@ -14,6 +15,7 @@ mod run;
 mod sensitivity;
 mod simplify;
 mod table;
+mod weight_only;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -34,6 +36,7 @@ enum Command {
     Calibrate(calibrate::Args),
     Check(check::Args),
     Compare(Box<compare::Args>),
+    Eval(eval::Args),
     Explain(explain::Args),
     Inspect(inspect::Args),
     List(list::ListArgs),
@@ -57,6 +60,7 @@ pub fn main() -> ExitCode {
         Command::Calibrate(args) => calibrate::run(&args).map(|()| true),
         Command::Check(args) => check::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Explain(args) => explain::run(&args).map(|()| true),
         Command::Inspect(args) => inspect::run(&args).map(|()| true),
         Command::List(args) => list::list(&args).map(|()| true),

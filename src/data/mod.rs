@@ -24,7 +24,7 @@ use runtime::Feed;
 pub use labels::Labels;
 pub use preprocess::{Layout, Preprocess};
 pub use select::{Selection, part};
-pub use text::TextOptions;
+pub use text::{TextOptions, is_token_input};
 
 /// Samples by number.
 pub trait Source: Send + Sync {

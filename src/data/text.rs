@@ -102,6 +102,11 @@ fn role(name: &str) -> Role {
     }
 }
 
+/// An input of this name takes token numbers.
+pub fn is_token_input(name: &str) -> bool {
+    role(name) == Role::Ids
+}
+
 impl Source for Text {
     fn len(&self) -> usize {
         self.windows.len()
