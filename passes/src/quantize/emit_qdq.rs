@@ -185,8 +185,9 @@ impl Emitter<'_> {
             .or_else(|| graph.uses(value).first().map(|reader| reader.op));
         let place = beside.map_or(Place::End, Place::Near);
         graph.replace_uses(value, rounded);
-        add(graph, self.names, "QuantizeLinear", name, &[value, scale, zero_point], codes, None, place);
-        add(graph, self.names, "DequantizeLinear", name, &[codes, scale, zero_point], rounded, None, place);
+        self.add("QuantizeLinear", name, &[value, scale, zero_point], codes, None, place);
+        self.add("DequantizeLinear", name, &[codes, scale, zero_point], rounded, None, place);
+        let graph = &mut *self.graph;
         if !listed.is_empty() && graph.value(value).role() == ir::Role::Computed {
             listed.into_iter().for_each(|at| graph.set_output(at, rounded));
             // The name of an output is part of the model's interface: the rounded value takes it over.
@@ -210,9 +211,7 @@ impl Emitter<'_> {
         for reader in self.graph.uses(value) {
             let ir::Slot::In(slot) = reader.slot else { continue };
             let rounded = self.graph.new_value(&format!("{name}_dequantized"), None);
-            add(
-                self.graph,
-                self.names,
+            self.add(
                 "DequantizeLinear",
                 name,
                 &[stored, scale, zero_point],
@@ -267,16 +266,7 @@ impl Emitter<'_> {
         let (codes, scale, zero_point, params) = self.codes[&way].clone();
         let rounded = self.graph.new_value(&format!("{name}_dequantized"), None);
         let inputs = [codes, scale, zero_point];
-        let node = add(
-            self.graph,
-            self.names,
-            "DequantizeLinear",
-            &name,
-            &inputs,
-            rounded,
-            plan.axis,
-            Place::Near(op),
-        );
+        let node = self.add("DequantizeLinear", &name, &inputs, rounded, plan.axis, Place::Near(op));
         if let Some(block) = plan.block {
             self.graph.op_mut(node).attrs.set("block_size", AttrValue::Int(block as i64));
         }
@@ -325,9 +315,7 @@ impl Emitter<'_> {
         let codes = pack(&codes, &[count], CodeType::I32).expect("as many codes as the sizes say");
         let codes = self.graph.new_constant(&format!("{}_quantized", plan.value), codes);
         let rounded = self.graph.new_value(&format!("{}_dequantized", plan.value), None);
-        add(
-            self.graph,
-            self.names,
+        self.add(
             "DequantizeLinear",
             &plan.value,
             &[codes, scale, zero_point],
@@ -339,21 +327,21 @@ impl Emitter<'_> {
         self.graph.remove_value(value);
         Ok(())
     }
-}
 
-fn add(
-    graph: &mut Graph,
-    names: &mut OpNames,
-    kind: &str,
-    name: &str,
-    inputs: &[ValueId],
-    output: ValueId,
-    axis: Option<usize>,
-    place: Place,
-) -> OpId {
-    let inputs: Vec<Option<ValueId>> = inputs.iter().copied().map(Some).collect();
-    // For one scale the axis says nothing, and importers differ about its default: it is written all the same.
-    let op =
-        Op::new(kind).named(&names.fresh(&format!("{name}_{kind}"))).with("axis", axis.unwrap_or(0) as i64);
-    graph.add_op(op, &inputs, &[Some(output)], place).expect("the output was just made")
+    fn add(
+        &mut self,
+        kind: &str,
+        name: &str,
+        inputs: &[ValueId],
+        output: ValueId,
+        axis: Option<usize>,
+        place: Place,
+    ) -> OpId {
+        let inputs: Vec<Option<ValueId>> = inputs.iter().copied().map(Some).collect();
+        // For one scale the axis says nothing, and importers differ about its default: it is written all the same.
+        let op = Op::new(kind)
+            .named(&self.names.fresh(&format!("{name}_{kind}")))
+            .with("axis", axis.unwrap_or(0) as i64);
+        self.graph.add_op(op, &inputs, &[Some(output)], place).expect("the output was just made")
+    }
 }
