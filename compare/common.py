@@ -116,6 +116,14 @@ def node_cases() -> list[Named]:
     return [Named(p.parent.name.removeprefix("test_"), p) for p in sorted(folder.glob("*/model.onnx"))]
 
 
+def package_models() -> list[Named]:
+    """The other models that ship inside the onnx package: what PyTorch wrote years ago, control flow, large layouts."""
+    folder = Path(onnx.__file__).parent / "backend/test/data"
+    groups = ("pytorch-converted", "pytorch-operator", "simple")
+    paths = [path for group in groups for path in sorted(folder.glob(f"{group}/*/model.onnx"))]
+    return name_models(paths) + [Named(p.stem, p) for p in sorted(folder.glob("light/*.onnx"))]
+
+
 # Tools
 
 

@@ -85,7 +85,11 @@ def main() -> None:
         groups = {"fixtures": common.fixture_models()}
     else:
         common.need_shared()
-        groups = {"models": common.shared_models(), "node cases": common.node_cases()}
+        groups = {
+            "models": common.shared_models(),
+            "node cases": common.node_cases(),
+            "the package's models": common.package_models(),
+        }
     rows, problems = [], []
     with tempfile.TemporaryDirectory() as work:
         for group, models in groups.items():

@@ -210,7 +210,12 @@ def main() -> None:
     tools: dict[str, Callable] = {} if args.peers else {"onnxq": with_onnxq(common.need_program(args.onnxq))}
     tools |= {"onnx": with_onnx, "symbolic_shape_infer": with_symbolic}
     parts, failed = [], False
-    for group, models in {"models": common.shared_models(), "node cases": common.node_cases()}.items():
+    groups = {
+        "models": common.shared_models(),
+        "node cases": common.node_cases(),
+        "the package's models": common.package_models(),
+    }
+    for group, models in groups.items():
         scores = {tool: Score(Counter(), [], [], []) for tool in tools}
         with tempfile.TemporaryDirectory() as work:
             for named in common.chosen(models, args.only):

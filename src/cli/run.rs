@@ -29,11 +29,14 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let model = read_model(&args.model)?;
     if let Some(path) = &args.data.data
-        && matches!(args.engine.runtime, Engine::Auto | Engine::Reference)
-        && needs_values(&model)
+        && (args.engine.runtime == Engine::Reference
+            || args.engine.runtime == Engine::Auto && needs_values(&model))
     {
         let sets = data_sets(path)?;
         if !sets.is_empty() {
+            if args.engine.runtime == Engine::Auto {
+                eprintln!("note: it takes or gives more than numbers; running in the reference evaluator");
+            }
             return run_values(&model, &sets, &args.output);
         }
     }
@@ -58,9 +61,8 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Values that no runtime's tensors can hold, through the reference evaluator.
+/// Values of any type, also those that no runtime's tensors can hold, through the reference evaluator.
 fn run_values(model: &Model, sets: &[PathBuf], output: &Path) -> Result<()> {
-    eprintln!("note: strings, sequences or optionals come in or go out; running in the reference evaluator");
     for (at, set) in sets.iter().enumerate() {
         let outputs = run_set(model, set).with_context(|| set.display().to_string())?;
         write(output, at, &outputs)?;

@@ -3,6 +3,7 @@
 mod activation;
 mod attention;
 mod batch_normalization;
+mod before_seven;
 mod binary;
 mod canvas;
 mod cast;
@@ -73,6 +74,7 @@ pub const RULES: &[&[&dyn OpRule]] = &[
     activation::RULES,
     attention::RULES,
     batch_normalization::RULES,
+    before_seven::RULES,
     binary::RULES,
     canvas::RULES,
     cast::RULES,
