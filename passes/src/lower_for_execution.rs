@@ -52,6 +52,12 @@ impl Pass for LowerForExecution {
         pairs::lower(model, cx, &mut changes);
         // Last: the folded weights are among what is widened.
         narrow::widen(model, cx, &mut changes);
+        if !changes.is_empty() {
+            for id in model.graph_ids() {
+                // A circle is the verifier's to report.
+                let _ = model.graph_mut(id).settle_order();
+            }
+        }
         Ok(changes)
     }
 }

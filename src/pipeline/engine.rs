@@ -177,7 +177,7 @@ pub fn collect(session: &mut dyn Session, feed: &Feed) -> Result<Vec<(String, ir
             values.push((name.to_string(), tensor));
         }
     };
-    session.run(feed, &mut keep as &mut dyn Observer)?;
+    session.run(feed, &mut keep as &mut dyn Observer).map_err(|error| hinted(error.into()))?;
     if values.is_empty() {
         bail!("the model has no output that can be shown");
     }

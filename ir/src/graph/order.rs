@@ -16,6 +16,18 @@ impl Graph {
         ops
     }
 
+    /// Makes the order of the operators one in which each stands after the producers of what it reads: for a pass that has
+    /// moved whole graphs into others.
+    ///
+    /// # Errors
+    /// As [`Graph::schedule`].
+    pub fn settle_order(&mut self) -> Result<(), GraphError> {
+        for (at, op) in self.schedule()?.into_iter().enumerate() {
+            self.op_mut(op).order = (at as u64, 0);
+        }
+        Ok(())
+    }
+
     /// The operators such that each stands after the producers of what it reads, as close to the file's order as that
     /// allows. The same graph always gives the same order.
     pub fn schedule(&self) -> Result<Vec<OpId>, GraphError> {

@@ -18,6 +18,7 @@ mod dynamic_quantize_lstm;
 mod einsum;
 mod embed_layer_normalization;
 mod expand;
+mod fake_quant;
 mod flex_attention;
 mod fourier;
 mod fused;
@@ -89,6 +90,7 @@ pub const RULES: &[&[&dyn OpRule]] = &[
     einsum::RULES,
     embed_layer_normalization::RULES,
     expand::RULES,
+    fake_quant::RULES,
     flex_attention::RULES,
     fourier::RULES,
     fused::RULES,

@@ -131,6 +131,7 @@ fn lower_dequantize(model: &mut Model, graph: GraphId, op: OpId) -> Result<(), S
         let folded = fold(model, graph, op, tensor)?;
         let g = model.graph_mut(graph);
         g.make_constant(output, folded);
+        g.value_mut(output).ty = None;
         g.remove_op(op);
         g.remove_value(codes);
         return Ok(());
