@@ -11,7 +11,7 @@ use anyhow::Result;
 use onnxq::data::{DataOptions, Preprocess, Selection, Source, input_specs, open, random};
 use onnxq::pipeline::calibrate::{CalibrateOptions, calibrate};
 use onnxq::pipeline::engine::{Engine, EngineOptions, form_for, prepare, run_all};
-use onnxq::pipeline::prepare::{lowered, simplified};
+use onnxq::pipeline::prepare::{lowered, quantizable};
 use runtime::{Executor, View};
 
 /// Samples of a run.
@@ -23,7 +23,7 @@ fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let path = std::env::var_os("ONNXQ_BENCH_MODEL").map(PathBuf::from);
     let path = path.unwrap_or_else(|| root.join("fixtures/mobilenet_v1_0.25_224/model.onnx"));
-    let model = simplified(proto::read(&path, &proto::ReadOptions::default())?.model)?;
+    let model = quantizable(proto::read(&path, &proto::ReadOptions::default())?.model)?;
     let selection = Selection { samples: Some(SAMPLES), ..Selection::default() };
     let options =
         DataOptions { preprocess: Preprocess::load("imagenet")?, selection, ..DataOptions::default() };
