@@ -150,7 +150,9 @@ def compare(program: Path, model: Named, mode: str, work: Path) -> Row:
             continue
         name = key if key in makes or key in reads else key.split("/")[-1]
         names = names_of(f"{name}_float", reads) + names_of(name, reads)
-        found = kinds.get(op["node"]) or actual(makes, names, op["kind"])
+        # A kernel goes by the name of the operator, or of the first of those that it was made of.
+        own = [op["node"], f"{name}_sums"]
+        found = next((kinds[known] for known in own if known in kinds), None) or actual(makes, names, op["kind"])
         if op["kernel"] == "float":
             # A float operator that was fused or folded is gone under any name: only a wrong kernel counts.
             same = found == op["kind"] or found in FLOAT_FORMS.get(op["kind"], ())

@@ -461,3 +461,37 @@ fn emission_is_deterministic() {
         assert_eq!(bytes(), bytes(), "{form:?}");
     }
 }
+
+/// Runtimes round a float weight between rounded values to one scale when they load it: what was excluded would not be.
+#[test]
+fn an_excluded_convolution_is_kept_from_being_rounded() {
+    let text = r#"
+<ir_version: 10, opset_import: ["" : 17]>
+main (float[1,8,6,6] x) => (float[1,16,6,6] y)
+<float[16,8,1,1] w1 = {}, float[16,16,1,1] w2 = {}, float[16,16,1,1] w3 = {}>
+{ a = Conv (x, w1)  b = Conv (a, w2)  y = Conv (b, w3) }"#;
+    let model = filled(text);
+    let (plan, out) = quantized(&model, "ort-cpu", Form::Qdq, |choices| {
+        choices.overrides.insert("b".into(), Precision::Float);
+    });
+    assert!(!plan.weights.contains_key("b"));
+    assert_eq!(count(&out, "Max"), 1, "{}", ir::text::print(&out));
+    assert!(sqnr(&model, &out) > GOOD);
+}
+
+/// onnxruntime makes a float Gemm of a product and the vector added to it, unless the vector has the product's rank.
+#[test]
+fn a_vector_behind_a_product_is_kept_apart() {
+    let text = r#"
+<ir_version: 10, opset_import: ["" : 17]>
+main (float[1,4,32] x) => (float[1,4,40] y)
+<float[32,40] w = {}, float[40] b = {}>
+{ t = MatMul (x, w)  y = Add (t, b) }"#;
+    let model = filled(text);
+    let (_, out) = quantized(&model, "ort-cpu", Form::Qdq, |_| {});
+    let graph = out.main();
+    let add = graph.ops().into_iter().find(|&op| graph.op(op).kind.is("Add")).unwrap();
+    let bias = graph.op_inputs(add).into_iter().flatten().find_map(|value| graph.constant(value)).unwrap();
+    assert_eq!(bias.dims(), [1, 1, 40]);
+    assert!(sqnr(&model, &out) > GOOD);
+}

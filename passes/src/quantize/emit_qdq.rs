@@ -129,6 +129,14 @@ pub fn emit_qdq(model: &mut Model, plan: &QuantPlan) -> Result<(), EmitError> {
             emitter.constant(value, name, entry)?;
         }
     }
+    for (key, (id, op)) in &places {
+        let Some(entry) = plan.ops.get(key) else { continue };
+        let formless = matches!(entry.precision, Precision::Dynamic | Precision::W8);
+        let graph = model.graph_mut(*id);
+        if !formless && graph.is_live(*op) {
+            target.keep_form(graph, *op, entry.precision != Precision::Float);
+        }
+    }
     Ok(())
 }
 

@@ -160,6 +160,10 @@ pub trait Target: Sync {
         false
     }
 
+    /// Last changes around an operator that the plan quantizes statically, or (`quantized` false) keeps in float between
+    /// rounded values: what keeps the target's optimizer from making something else of it. They change no number.
+    fn keep_form(&self, _graph: &mut Graph, _op: OpId, _quantized: bool) {}
+
     /// The range to give an output whose range follows from the operator, on this grid.
     fn fixed_range(&self, _candidate: Candidate<'_>, _grid: Grid, range: (f32, f32)) -> (f32, f32) {
         range

@@ -4,7 +4,8 @@
 //! from DequantizeLinear and whose output goes only into QuantizeLinear; matrix products may also write float. Uint8
 //! activations are the default: on x86 its kernels for int8 activations are slower than float.
 
-use ir::OpId;
+use ir::{Graph, Op, OpId, Place, Slot, ValueId};
+use ops::Work;
 use quant::{CodeType, Grid, Span};
 
 use super::{Candidate, Dynamic, Support, Target};
@@ -37,6 +38,55 @@ const MOVEMENT: &[&str] = &[
     "DepthToSpace",
     "SpaceToDepth",
 ];
+
+fn has_computed_bias(candidate: Candidate<'_>) -> bool {
+    candidate.graph.input(candidate.op, 2).is_some() && !candidate.is_constant(2)
+}
+
+/// Gives a vector that is added to a product the product's rank.
+fn lift_bias(graph: &mut Graph, op: OpId) {
+    let found = |graph: &Graph| -> Option<(OpId, usize, ValueId, usize)> {
+        let product = graph.output(op, 0)?;
+        let rank = graph.value(product).shape()?.rank();
+        let [reader] = graph.uses(product)[..] else { return None };
+        let Slot::In(at) = reader.slot else { return None };
+        if !graph.op(reader.op).kind.is("Add") || graph.is_output(product) || rank < 2 {
+            return None;
+        }
+        let other = 1 - at as usize;
+        let bias = graph.input(reader.op, other)?;
+        (graph.constant(bias)?.rank() == 1).then_some((reader.op, other, bias, rank))
+    };
+    let Some((add, slot, bias, rank)) = found(graph) else { return };
+    let Some(tensor) = graph.constant(bias).cloned() else { return };
+    let mut dims = vec![1; rank];
+    dims[rank - 1] = tensor.elements();
+    let Ok(lifted) = tensor.reshaped(dims.as_slice()) else { return };
+    let name = format!("{}_lifted", graph.value(bias).name());
+    let lifted = graph.new_constant(&name, lifted);
+    graph.set_input(add, slot, Some(lifted));
+    graph.remove_value(bias);
+}
+
+/// Puts a copy between the rounded data and an operator that stays float, if its output is rounded too.
+fn shield(graph: &mut Graph, op: OpId) {
+    let rounded = |graph: &Graph| -> Option<ValueId> {
+        let data = graph.input(op, 0)?;
+        let (writer, _) = graph.producer(data)?;
+        let weight = graph.constant(graph.input(op, 1)?);
+        (graph.op(writer).kind.is("DequantizeLinear") && weight.is_some()).then_some(data)
+    };
+    let Some(data) = rounded(graph) else { return };
+    let name = format!("{}_unfused", graph.value(data).name());
+    let ty = graph.value(data).ty.clone();
+    let copy = graph.new_value(&name, ty);
+    // Names of operators are unique because this name of a value is.
+    let name = graph.value(copy).name().to_string();
+    let max = Op::new("Max").named(&format!("{name}_Max"));
+    if graph.add_op(max, &[Some(data)], &[Some(copy)], Place::Near(op)).is_ok() {
+        graph.set_input(op, 0, Some(copy));
+    }
+}
 
 /// Weights of a convolution with a window of one element, from which on a matrix product on integers and two transpositions
 /// are faster than the float convolution.
@@ -89,7 +139,11 @@ impl Target for OrtCpu {
             "MatMul" => Support::Either,
             "Gemm" if candidate.scheme.bias_factor != 1.0 => Support::Float("beta is not 1"),
             "Gemm" if !candidate.is_constant(1) => Support::Float("the weight is not constant"),
+            "Gemm" if has_computed_bias(candidate) => Support::Float("its bias is computed"),
             "Gemm" => Support::Either,
+            "Resize" if candidate.scheme.work != Work::Movement => {
+                Support::Float("ONNX Runtime's CPU provider interpolates in float")
+            }
             _ if ARITHMETIC.contains(&name) || MOVEMENT.contains(&name) => Support::Codes,
             _ => Support::Float("ONNX Runtime's CPU provider has no integer kernel for it"),
         }
@@ -121,6 +175,18 @@ impl Target for OrtCpu {
                 Dynamic::Weight("has no kernel that rounds at run time")
             }
             _ => Dynamic::Float("has no kernel that rounds at run time"),
+        }
+    }
+
+    /// A product of matrices and the addition of a vector behind it would be merged into a float Gemm before quantization is
+    /// looked at; not so if the vector has the rank of the product. And a convolution whose weight is float between rounded
+    /// values would have that weight rounded to one scale as it is loaded; not so behind a Max of one operand, which copies.
+    fn keep_form(&self, graph: &mut Graph, op: OpId, quantized: bool) {
+        let kind = graph.op(op).kind.clone();
+        if quantized && kind.is("MatMul") {
+            lift_bias(graph, op);
+        } else if !quantized && (kind.is("Conv") || kind.is("ConvTranspose") || kind.is("Gemm")) {
+            shield(graph, op);
         }
     }
 
