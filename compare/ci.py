@@ -112,6 +112,34 @@ def check_openvino(program: Path, work: Path) -> str:
     return "" if np.isfinite(values).all() else "not finite"
 
 
+def check_forms(program: Path, work: Path) -> str:
+    """The other forms load and agree with Q/DQ on a photograph; dynamic mode needs no data."""
+    data = ["--data", FIXTURES / "data/calib", *PREPROCESS, "--samples", "5"]
+    image = {"image": unit(next(photographs()))}
+    wanted = common.ort_session(MOBILENET).run(None, image)[0]
+    for name, flags in (("dynamic", ["--mode", "dynamic"]), ("qoperator", ["--format", "qoperator", *data])):
+        out = work / f"{name}.onnx"
+        if problem := fails([program, "quantize", MOBILENET, "-o", out, *flags]):
+            return f"{name}: {problem}"
+        onnx.checker.check_model(str(out))
+        found = common.ort_session(out).run(None, image)[0]
+        # The bar is far below what either reaches (10 and 25 dB) and far above what a wrong scale gives (below 0).
+        noise, signal = float(((found - wanted) ** 2).sum()), float((wanted**2).sum())
+        if noise * 2 > signal:
+            return f"{name}: {10 * np.log10(signal / noise):.1f} dB"
+    return ""
+
+
+def check_check(program: Path, target: str, work: Path) -> str:
+    """What is made for a target has none of the faults that the target's rules look for."""
+    out = work / "checked.onnx"
+    data = ["--data", FIXTURES / "data/calib", *PREPROCESS, "--samples", "5"]
+    if problem := fails([program, "quantize", MOBILENET, "-o", out, "--target", target, *data]):
+        return problem
+    done = common.call([program, "check", out, "--target", target])
+    return "" if done.ok else done.out[:300]
+
+
 def check_report(program: Path, command: list) -> str:
     """Commands with --json write one JSON value to stdout and nothing else."""
     done = common.call([program, *command, "--json"])
@@ -141,6 +169,9 @@ def checks(program: Path, work: Path) -> Iterator[Check]:
         yield f"inspect {model.name}", lambda m=model: check_report(program, ["inspect", m.path])
     yield "quantize for ort-cpu", lambda: check_quantize(program, work)
     yield "quantize for openvino", lambda: check_openvino(program, work)
+    yield "dynamic and operators on codes", lambda: check_forms(program, work)
+    for target in ("ort-cpu", "tensorrt", "openvino", "qnn", "tract"):
+        yield f"check what was made for {target}", lambda t=target: check_check(program, t, work)
     if (common.SHARED / "models").is_dir():
         for case in folding.cases(None)[0][::STEP]:
             yield f"fold {case.name}", lambda c=case: check_folding(program, c)

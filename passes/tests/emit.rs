@@ -399,12 +399,17 @@ main (float[3,2,24] x) => (float[3,2,2,16] y, float[2,2,16] h)
 <float[2,64,24] w = {}, float[2,64,16] w_again = {}, float[2,128] b = {}>
 { y, h = LSTM <hidden_size = 16, direction = "bidirectional"> (x, w, w_again, b) }"#;
     let model = filled(text);
-    for (form, name, kind) in [
-        (Form::Dynamic, "ort-cpu", "DynamicQuantizeLSTM"),
-        (Form::Qdq, "ort-cpu", "DynamicQuantizeLSTM"),
-        (Form::Dynamic, "tensorrt", "LSTM"),
+    for (form, name, asked, kind) in [
+        (Form::Dynamic, "ort-cpu", Some(Precision::Dynamic), "DynamicQuantizeLSTM"),
+        (Form::Qdq, "ort-cpu", Some(Precision::Dynamic), "DynamicQuantizeLSTM"),
+        (Form::Dynamic, "ort-cpu", None, "LSTM"),
+        (Form::Qdq, "ort-cpu", None, "LSTM"),
+        (Form::Dynamic, "tensorrt", None, "LSTM"),
     ] {
-        let (_, out) = quantized(&model, name, form, |_| {});
+        let (plan, out) = quantized(&model, name, form, |choices| {
+            choices.overrides.extend(asked.map(|precision| ("y".to_string(), precision)));
+        });
+        assert_eq!(plan.weights.contains_key("y"), name == "ort-cpu", "{form:?} {name}");
         assert_eq!(count(&out, kind), 1, "{form:?} {name}");
         assert!(sqnr(&model, &out) > GOOD, "{form:?} {name}");
     }

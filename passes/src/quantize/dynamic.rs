@@ -85,10 +85,13 @@ fn assign(plan: &mut QuantPlan, graph: &Graph, op: OpId, key: &str, choices: &Ch
             }
             return;
         }
-        Dynamic::Integer if asked == Some(Precision::W8) => {
+        Dynamic::OnRequest(why) if asked != Some(Precision::Dynamic) => {
+            (Precision::W8, Kernel::Float, format!("weight in 8 bits, computed in float: {why}"))
+        }
+        Dynamic::Integer | Dynamic::OnRequest(_) if asked == Some(Precision::W8) => {
             (Precision::W8, Kernel::Float, "weight in 8 bits by choice".to_string())
         }
-        Dynamic::Integer => match emit_dynamic::objection(candidate) {
+        Dynamic::Integer | Dynamic::OnRequest(_) => match emit_dynamic::objection(candidate) {
             None => (Precision::Dynamic, Kernel::Integer, "data are rounded when it runs".to_string()),
             Some(why) => {
                 (Precision::W8, Kernel::Float, format!("weight in 8 bits, computed in float: {why}"))

@@ -67,6 +67,8 @@ pub enum Support {
 pub enum Dynamic {
     /// Rounds the data when it runs and computes on codes.
     Integer,
+    /// Has such kernels, but what they lose is not worth what they gain: used on request. Why.
+    OnRequest(&'static str),
     /// Computes in float with weights that are stored in 8 bits: a smaller file, at most as fast. Why not on integers.
     Weight(&'static str),
     /// Nothing is gained. Why.
