@@ -403,7 +403,7 @@ main (float[3,2,24] x) => (float[3,2,2,16] y, float[2,2,16] h)
         (Form::Dynamic, "ort-cpu", Some(Precision::Dynamic), "DynamicQuantizeLSTM"),
         (Form::Qdq, "ort-cpu", Some(Precision::Dynamic), "DynamicQuantizeLSTM"),
         (Form::Dynamic, "ort-cpu", None, "LSTM"),
-        (Form::Qdq, "ort-cpu", None, "LSTM"),
+        (Form::Qdq, "ort-cpu", Some(Precision::W8), "LSTM"),
         (Form::Dynamic, "tensorrt", None, "LSTM"),
     ] {
         let (plan, out) = quantized(&model, name, form, |choices| {

@@ -85,6 +85,11 @@ fn assign(plan: &mut QuantPlan, graph: &Graph, op: OpId, key: &str, choices: &Ch
             }
             return;
         }
+        // Beside integer kernels, a weight that is dequantized on every run only slows the layer down.
+        Dynamic::OnRequest(why) if asked.is_none() && !choices.dynamic => {
+            entry.reason = why.into();
+            return;
+        }
         Dynamic::OnRequest(why) if asked != Some(Precision::Dynamic) => {
             (Precision::W8, Kernel::Float, format!("weight in 8 bits, computed in float: {why}"))
         }
