@@ -52,6 +52,15 @@ impl EngineOptions {
         Ok(Ort::load(&path, level)?)
     }
 
+    /// What to try when the runtime that was chosen by itself fails on the data: some models tract accepts and cannot load
+    /// for the sizes of a sample.
+    pub fn instead_of(&self, failed: &dyn Executor) -> Option<Ort> {
+        if self.engine != Engine::Auto || failed.name() == "ort" {
+            return None;
+        }
+        self.ort(Level::Basic).ok()
+    }
+
     /// The runtime for this model; the answer says why if it is not the first choice.
     pub fn choose(&self, model: &Model) -> Result<(Box<dyn Executor>, Option<String>)> {
         match self.engine {

@@ -42,10 +42,20 @@ fn statistics(job: &mut Job<'_>) -> Result<CalibrationTable> {
     let (executor, note) = job.options.engine.choose(&lowered(job.float)?)?;
     job.notes.extend(note);
     let how = CalibrateOptions { engine: job.options.engine.clone(), ..CalibrateOptions::default() };
-    let progress = &mut job.progress;
-    calibrate(job.float, executor.as_ref(), &part(job.source, &job.seen), &how, &mut |done, all| {
-        progress("calibrating", done, all)
-    })
+    let (progress, seen) = (&mut job.progress, part(job.source, &job.seen));
+    let mut tell = |done, all| progress("calibrating", done, all);
+    match calibrate(job.float, executor.as_ref(), &seen, &how, &mut tell) {
+        Ok(table) => Ok(table),
+        Err(error) => {
+            let Some(ort) = job.options.engine.instead_of(executor.as_ref()) else { return Err(error) };
+            let found = calibrate(job.float, &ort, &seen, &how, &mut tell);
+            // If it is the data's fault, the first runtime's words are as good as the second's.
+            let Ok(table) = found else { return Err(error) };
+            job.notes
+                .push(format!("calibrated in ONNX Runtime, because {} failed: {error:#}", executor.name()));
+            Ok(table)
+        }
+    }
 }
 
 /// The plan in which everything that can be is quantized, fitted: what mixed precision starts from.
