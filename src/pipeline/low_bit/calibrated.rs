@@ -308,7 +308,14 @@ fn run_in(
             |_| (),
         )?
     };
-    Ok(made.into_iter().flatten().collect())
+    let made: Vec<_> = made.into_iter().flatten().collect();
+    // tract does not show sizes that it computes with as symbols.
+    ensure!(
+        made.len() == stream.len() * stage.outputs.len(),
+        "{} does not show every value that goes from stage to stage",
+        executor.name()
+    );
+    Ok(made)
 }
 
 /// A group and what it reads.
