@@ -40,6 +40,8 @@ pub(crate) fn widened(tensor: &Tensor, wanted: Option<DType>) -> Cow<'_, Tensor>
 pub struct Prepare {
     /// Names of values to show to the observer besides the model's outputs.
     pub taps: Vec<String>,
+    /// Names of values that [`Session::replay`] replaces.
+    pub replaced: Vec<String>,
     /// Threads for one run; 0 means one.
     pub threads: usize,
 }

@@ -205,9 +205,21 @@ fn hinted(error: anyhow::Error) -> anyhow::Error {
 const HINT: &str =
     "\nhint: --runtime ort runs it in ONNX Runtime, --runtime reference by plain definitions, slowly";
 
+/// Prepares a model whose values are replaced in replays: all taps, and these inputs.
+pub fn prepare_replays(
+    executor: &dyn Executor,
+    model: &Model,
+    taps: Vec<String>,
+    inputs: Vec<String>,
+) -> Result<Box<dyn Session>> {
+    let replaced = taps.iter().cloned().chain(inputs).collect();
+    let options = Prepare { taps, replaced, threads: 1 };
+    executor.prepare(model, &options).with_context(|| format!("runtime {}", executor.name()))
+}
+
 /// Prepares a model, naming the runtime in errors.
 pub fn prepare(executor: &dyn Executor, model: &Model, taps: Vec<String>) -> Result<Box<dyn Session>> {
-    let options = Prepare { taps, threads: 1 };
+    let options = Prepare { taps, replaced: Vec::new(), threads: 1 };
     executor.prepare(model, &options).map_err(|error| {
         let hint = match &error {
             RuntimeError::Unsupported { .. } | RuntimeError::Load { .. } if executor.wants_lowered() => HINT,

@@ -7,6 +7,7 @@
 //! tract ignores domains and several attributes. What it is not known to run right is run by its definition instead
 //! ([`evaluate`]), or refused: [`gate`] decides before tract sees the model.
 
+mod barrier;
 mod convert;
 mod evaluate;
 mod fake_quant;

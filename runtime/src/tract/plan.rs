@@ -23,6 +23,8 @@ pub(super) struct Source {
     /// Outputs first, then taps; each name once.
     wanted: Vec<String>,
     outputs: usize,
+    /// Names behind the barriers, by the value that may be replaced there.
+    barriers: HashMap<String, String>,
     pub(super) missing: Vec<String>,
 }
 
@@ -54,7 +56,10 @@ fn load(error: TractError) -> RuntimeError {
 
 impl Source {
     pub(super) fn load(model: &Model, options: &Prepare) -> Result<Source, RuntimeError> {
-        let model = &with_unique_names(model);
+        let mut model = with_unique_names(model);
+        let barriers = super::barrier::insert(&mut model, &options.replaced)
+            .map_err(|what| RuntimeError::Load { runtime: NAME, what })?;
+        let model = &model;
         let bytes =
             proto::to_bytes(model).map_err(|e| RuntimeError::Load { runtime: NAME, what: e.to_string() })?;
         let proto: ModelProto = framework().proto_model_for_read(&mut &bytes[..]).map_err(load)?;
@@ -82,8 +87,9 @@ impl Source {
                 wanted.push(tap.clone());
             }
         }
+        wanted.extend(options.replaced.iter().filter_map(|name| barriers.get(name).cloned()));
         let (model, outlets) = (parsed.model, parsed.outlets_by_name);
-        Ok(Source { model, outlets, inputs, wanted, outputs, missing: Vec::new() })
+        Ok(Source { model, outlets, inputs, wanted, outputs, barriers, missing: Vec::new() })
     }
 
     /// Some size is decided by the data.
@@ -107,11 +113,20 @@ impl Source {
         model.select_output_outlets(&found[..self.outputs]).map_err(load)?;
         let mut watched: HashMap<usize, Vec<(usize, String)>> = HashMap::new();
         let (mut constants, mut places) = (Vec::new(), HashMap::new());
+        let hidden: HashSet<&String> = self.barriers.values().collect();
         for (name, outlet) in self.wanted.iter().zip(&found) {
             places.insert(name.clone(), *outlet);
+            if hidden.contains(name) {
+                continue;
+            }
             match &model.outlet_fact(*outlet).map_err(load)?.konst {
                 Some(constant) => constants.push((name.clone(), constant.clone())),
                 None => watched.entry(outlet.node).or_default().push((outlet.slot, name.clone())),
+            }
+        }
+        for (name, behind) in &self.barriers {
+            if let Some(&place) = places.get(behind) {
+                places.insert(name.clone(), place);
             }
         }
         let runnable = model.into_runnable().map_err(load)?;
@@ -144,6 +159,7 @@ fn with_unique_names(model: &Model) -> Model {
 fn framework() -> Onnx {
     let mut onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
     onnx.op_register.insert("FakeQuant", fake_quant::build);
+    onnx.op_register.insert("Barrier", super::barrier::build);
     onnx.op_register.insert("Evaluate", evaluate::build);
     onnx.with_ignore_output_types(true)
 }

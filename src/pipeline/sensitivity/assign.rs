@@ -60,6 +60,11 @@ pub fn choice(
         let mut known = vec![Precision::Float];
         let mut choices: Vec<Costs> =
             vec![[0.0, float_bytes, operations(Precision::Float), time(Precision::Float)]];
+        if !group.product {
+            // Float costs nothing here and would cut the way of the codes: it follows its neighbours, not the budget.
+            known.clear();
+            choices.clear();
+        }
         for &(precision, _) in Precision::ALL {
             let Some(score) = scores.get(&change(precision)).filter(|_| precision != Precision::Float) else {
                 continue;
@@ -67,6 +72,10 @@ pub fn choice(
             let after = bytes.get(&change(precision)).map_or(float_bytes, |(after, _)| *after as f64);
             known.push(precision);
             choices.push([loss(score.noise), after, operations(precision), time(precision)]);
+        }
+        if known.is_empty() {
+            known.push(mixer.uniform());
+            choices.push([0.0, float_bytes, operations(mixer.uniform()), time(mixer.uniform())]);
         }
         precisions.push(known);
         groups.push(choices);

@@ -19,6 +19,8 @@ pub struct Group {
     pub ops: Vec<String>,
     /// Multiplications of one run.
     pub macs: u64,
+    /// It holds a product: what only moves or combines values follows its neighbours.
+    pub product: bool,
 }
 
 /// What mixed plans are made from.
@@ -52,7 +54,7 @@ impl<'a> Mixer<'a> {
                 continue;
             }
             let index = *at.entry(entry.group).or_insert_with(|| {
-                groups.push(Group { name: key.clone(), ops: Vec::new(), macs: 0 });
+                groups.push(Group { name: key.clone(), ops: Vec::new(), macs: 0, product: false });
                 groups.len() - 1
             });
             let group = &mut groups[index];
@@ -60,6 +62,7 @@ impl<'a> Mixer<'a> {
             if product && named.insert(index) {
                 group.name = key.clone();
             }
+            group.product |= product;
             group.ops.push(key);
             group.macs += entry.macs;
         }
@@ -137,6 +140,9 @@ impl<'a> Mixer<'a> {
         for (key, op) in &mut plan.ops {
             if let Some(known) = self.base.ops.get(key) {
                 op.group = known.group;
+                if known.precision == Precision::Float {
+                    op.reason.clone_from(&known.reason);
+                }
                 if known.precision != Precision::Float && op.precision == Precision::Float {
                     op.reason = match precisions_of(&self.groups, precisions, key) {
                         Some(Precision::Float) => {

@@ -22,10 +22,12 @@ use ir::Model;
 use passes::quantize::Precision;
 use runtime::Executor;
 
+use super::calibrate::{CalibrateOptions, calibrate};
 use super::digest;
-use super::engine::{EngineOptions, form_for, prepare};
+use super::engine::{EngineOptions, form_for, prepare, prepare_replays};
 use super::measure::{Figures, compare};
-use super::prepare::{converted, lowered};
+use super::prepare::{converted, lowered, quantizable};
+use super::quantize::{QuantizeOptions, base_plan};
 use crate::data::Source;
 use mix::Mixer;
 use part::Part;
@@ -98,7 +100,8 @@ pub fn measure(
     let main = float.main();
     let computed = |name: &String| main.find(name).is_some_and(|value| main.producer(value).is_some());
 
-    let mut session = prepare(executor.as_ref(), &float, taps.into_iter().filter(computed).collect())?;
+    let (taps, inputs): (Vec<String>, Vec<String>) = taps.into_iter().partition(computed);
+    let mut session = prepare_replays(executor.as_ref(), &float, taps, inputs)?;
     let shown = shown(session.as_mut(), source, options.whole)?;
     for runner in &mut runners {
         if shown.as_ref().is_some_and(|shown| runner.taps().all(|name| shown.contains(name))) {
@@ -125,6 +128,25 @@ pub fn measure(
     };
     let runs = bench.run(&mut table, &mut |done, all| progress("measuring", done, all), save)?;
     Ok(Measured { table, runs, notes, bytes })
+}
+
+/// Calibrates, plans and measures a model: [`measure`] from the start.
+///
+/// # Errors
+/// As [`measure`].
+pub fn measure_uniform(
+    model: Model,
+    source: &dyn Source,
+    options: &QuantizeOptions,
+    how: &MeasureOptions,
+) -> Result<Measured> {
+    let float = quantizable(model)?;
+    let (executor, _) = options.engine.choose(&lowered(&float)?)?;
+    let calibration = CalibrateOptions { engine: options.engine.clone(), ..CalibrateOptions::default() };
+    let table = calibrate(&float, executor.as_ref(), source, &calibration, &mut |_, _| {})?;
+    let base = base_plan(&float, &table, options)?;
+    let mixer = Mixer::new(&float, &base, options);
+    measure(&mixer, source, &Labels::new(), how, None, &mut |_, _, _| {}, &mut |_| Ok(()))
 }
 
 /// The names that a runtime shows, found by running one sample; none if it cannot run parts again.
