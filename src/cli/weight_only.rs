@@ -216,7 +216,7 @@ fn print(made: &LowBit, validation: &[Validation], before: u64, after: u64) {
     println!();
     let mut table =
         Table::new(&["weight", "N x K", "method", "bits", "block", "bits each", "error", "output error"]);
-    let share = |value: f64| if value.is_nan() { "-".to_string() } else { format!("{value:.4}") };
+    let share = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.4}"));
     for weight in &made.weights {
         table.row(vec![
             weight.name.clone(),
@@ -226,7 +226,7 @@ fn print(made: &LowBit, validation: &[Validation], before: u64, after: u64) {
             weight.block.to_string(),
             format!("{:.3}", weight.bits_per_weight),
             share(weight.relative_error),
-            weight.output_error.map_or("-".into(), share),
+            share(weight.output_error),
         ]);
     }
     print!("{table}");

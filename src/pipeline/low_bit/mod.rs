@@ -45,8 +45,8 @@ pub struct WeightReport {
     pub block: usize,
     /// Bits a weight with scales, zero points and offsets, as stored.
     pub bits_per_weight: f64,
-    /// ‖W − Ŵ‖ / ‖W‖.
-    pub relative_error: f64,
+    /// ‖W − Ŵ‖ / ‖W‖; none where columns were scaled first.
+    pub relative_error: Option<f64>,
     /// Error of the layer's output on the calibration samples, relative to the output; calibrated methods only.
     pub output_error: Option<f64>,
     /// What had to be done differently.
@@ -220,8 +220,8 @@ fn finish(
     let dtype = site.tensor(model).map_or(DType::F32, ir::Tensor::dtype);
     let packed = pack(site, dtype, coded, &options.profile, scales).with_context(|| wrong(site))?;
     let relative_error = match scales {
-        None => relative_error(weight, coded)?,
-        Some(_) => f64::NAN,
+        None => Some(relative_error(weight, coded)?),
+        Some(_) => None,
     };
     let stored = packed.product.as_ref().or(packed.table.as_ref());
     let report = WeightReport {
