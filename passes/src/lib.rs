@@ -8,6 +8,7 @@
 
 pub mod assign_precision;
 pub mod check;
+pub mod correct_bias;
 pub mod driver;
 mod forms;
 mod numbers;

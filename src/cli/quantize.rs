@@ -11,6 +11,7 @@ use super::auto::{self, AutoArgs};
 use super::common::{Bars, DataArgs, EngineArgs, progress, read_model, target};
 use super::table::Table;
 use super::weight_only::{self, WeightArgs};
+use crate::pipeline::quantize::refine::Step;
 use crate::pipeline::quantize::{Format, Mode, QuantizeOptions, Quantized, Validation, named_grid, quantize};
 use crate::pipeline::table::{CalibrationTable, write_atomic};
 use crate::recipe::{self, Rules, named_precision};
@@ -65,6 +66,9 @@ pub struct Args {
     /// Write the plan (JSON)
     #[arg(long, value_name = "FILE")]
     write_plan: Option<PathBuf>,
+    /// Leave out the accuracy passes that change weights, biases, ranges and the choice of operators
+    #[arg(long)]
+    no_refine: bool,
     /// Use the statistics of an earlier `onnxq calibrate`
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
@@ -92,6 +96,7 @@ struct Report<'a> {
     input_bytes: u64,
     output_bytes: u64,
     integer_share: Option<f64>,
+    accuracy: &'a [Step],
     validation: &'a [Validation],
     notes: &'a [String],
     plan: &'a QuantPlan,
@@ -159,6 +164,7 @@ pub fn run(args: &Args) -> Result<bool> {
         input_bytes: before,
         output_bytes: after,
         integer_share: made.plan.integer_share(),
+        accuracy: &made.accuracy,
         validation: &made.validation,
         notes: &made.notes,
         plan: &made.plan,
@@ -204,6 +210,7 @@ fn options(args: &Args) -> Result<QuantizeOptions> {
         engine: args.engine.options(),
         plan: args.plan.as_deref().map(read_plan).transpose()?,
         table: args.table.as_deref().map(CalibrationTable::read).transpose()?,
+        refine: !args.no_refine,
         ..QuantizeOptions::new(target(&args.target)?)
     })
 }
@@ -211,6 +218,25 @@ fn options(args: &Args) -> Result<QuantizeOptions> {
 fn read_plan(path: &std::path::Path) -> Result<QuantPlan> {
     let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_slice(&text).with_context(|| format!("{} is no plan", path.display()))
+}
+
+/// What the accuracy passes did, on samples that calibration did not see.
+fn print_steps(steps: &[Step]) {
+    if steps.is_empty() {
+        return;
+    }
+    println!();
+    let mut table = Table::new(&["accuracy pass", "what", "SQNR dB before", "after", "kept"]);
+    for step in steps {
+        table.row(vec![
+            step.pass.to_string(),
+            step.what.clone(),
+            format!("{:.1}", step.before_db),
+            format!("{:.1}", step.after_db),
+            if step.kept { "yes" } else { "no" }.into(),
+        ]);
+    }
+    print!("{table}");
 }
 
 fn print(made: &Quantized, before: u64, after: u64) {
@@ -228,6 +254,7 @@ fn print(made: &Quantized, before: u64, after: u64) {
     if let Some(share) = made.plan.integer_share() {
         println!("multiplications {:.1} % on integers", share * 100.0);
     }
+    print_steps(&made.accuracy);
     println!();
     let mut table =
         Table::new(&["runtime", "output", "SQNR dB", "cosine", "max abs", "top-1 agreement", "samples"]);

@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 
 use ir::Model;
-use quant::range::{Method, Sketch, choose};
-use quant::{Params, Policy};
+use quant::bias::{code_limit, raise_weight_scales};
+use quant::range::{Method, Sketch, choose, weigh};
+use quant::{Grid, Params, Policy};
 
 use super::plan::{QuantPlan, ValuePlan};
-use super::weights::floats;
+use super::weights::{floats, weight_params};
 
 /// What calibration saw, by value name.
 pub type Sketches = BTreeMap<String, Sketch>;
@@ -22,6 +23,10 @@ pub struct FitOptions {
     pub method: Method,
     /// Methods of single values; these win.
     pub methods: BTreeMap<String, Method>,
+    /// Ranges of single values, found by an accuracy pass; these win over methods. The first of a class that has one counts.
+    pub ranges: BTreeMap<String, (f32, f32)>,
+    /// The least width of a range that the target takes: narrower ones are widened. None for any.
+    pub least_width: Option<f32>,
     /// Degenerate ranges.
     pub policy: Policy,
 }
@@ -53,7 +58,48 @@ pub fn fit(plan: &mut QuantPlan, model: &Model, sketches: &Sketches, options: &F
             None => missing.extend(names.iter().cloned()),
         }
     }
+    if missing.is_empty() {
+        leave_room(plan, model);
+    }
     missing
+}
+
+/// Raises the scales of weights beside a bias that would overflow its int32 codes (see [`quant::bias`]): dead weights, or
+/// nearly dead ones, next to a bias that is not.
+pub fn leave_room(plan: &mut QuantPlan, model: &Model) {
+    let graph = model.main();
+    for (key, bias) in &plan.biases {
+        let Some(weight) = plan
+            .weights
+            .get_mut(key)
+            .and_then(|weights| weights.iter_mut().find(|weight| weight.slot == bias.weight_slot))
+        else {
+            continue;
+        };
+        let room = || -> Option<Vec<f32>> {
+            let (op, _) = graph.producer(graph.find(key)?)?;
+            let data =
+                plan.values.get(graph.value(graph.input(op, bias.data_slot)?).name() as &str)?.params?;
+            let numbers = floats(graph.constant(graph.find(&bias.value)?)?).ok()?;
+            let tensor = graph.constant(graph.find(&weight.value)?)?;
+            let (_, mut params) = weight_params(tensor, weight).ok()?;
+            let numbers = if numbers.len() == 1 { vec![numbers[0]; params.len()] } else { numbers };
+            let terms = tensor.elements() / params.len().max(1);
+            let before: Vec<f32> = params.iter().map(|param| param.scale()).collect();
+            let limit = code_limit(terms, 255, 128);
+            let raised = raise_weight_scales(&numbers, data.scale(), &mut params, limit).ok()?;
+            if raised.is_empty() {
+                return None;
+            }
+            let old = |at: usize| weight.scale_factors.get(at).copied().unwrap_or(1.0);
+            Some(
+                params.iter().zip(before).enumerate().map(|(at, (p, b))| old(at) * (p.scale() / b)).collect(),
+            )
+        };
+        if let Some(factors) = room() {
+            weight.scale_factors = factors;
+        }
+    }
 }
 
 /// The range of a class that an operator or the user fixes.
@@ -62,10 +108,22 @@ fn fixed(plan: &QuantPlan, names: &[String]) -> Option<(f32, f32)> {
     ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
 }
 
-fn from_range(entry: &ValuePlan, (low, high): (f32, f32), source: &str, options: &FitOptions) -> ValuePlan {
+fn from_range(entry: &ValuePlan, range: (f32, f32), source: &str, options: &FitOptions) -> ValuePlan {
+    let (low, high) = widened(range, entry.grid, options);
     let (params, _) = Params::from_range(low, high, entry.grid, &options.policy);
     let source = if entry.source.is_empty() { source.to_string() } else { entry.source.clone() };
     ValuePlan { range: Some((low, high)), params: Some(params), source, ..entry.clone() }
+}
+
+/// The range, made as wide as the target wants: upwards from zero, to both sides on a symmetric grid.
+fn widened((low, high): (f32, f32), grid: Grid, options: &FitOptions) -> (f32, f32) {
+    let Some(least) = options.least_width else { return (low, high) };
+    let width = high.max(0.0) - low.min(0.0);
+    match () {
+        _ if width >= least => (low, high),
+        _ if grid.symmetric => (low.min(-least / 2.0), high.max(least / 2.0)),
+        _ => (low.min(0.0), low.min(0.0) + least),
+    }
 }
 
 fn constant(model: &Model, names: &[String], entry: &ValuePlan, options: &FitOptions) -> Option<ValuePlan> {
@@ -86,11 +144,19 @@ fn seen(names: &[String], sketches: &Sketches, entry: &ValuePlan, options: &FitO
     }
     let sketch = merged.filter(|sketch| sketch.finite() > 0)?;
     let method = names.iter().find_map(|name| options.methods.get(name)).cloned().unwrap_or(options.method);
-    let choice = choose(method, &sketch, entry.grid, &options.policy);
+    let mut choice = match names.iter().find_map(|name| options.ranges.get(name)) {
+        Some(&range) => weigh(method, range, &sketch, entry.grid, &options.policy),
+        None => choose(method, &sketch, entry.grid, &options.policy),
+    };
+    let wide = widened((choice.lo, choice.hi), entry.grid, options);
+    if wide != (choice.lo, choice.hi) {
+        choice = weigh(choice.method, wide, &sketch, entry.grid, &options.policy);
+    }
+    let searched = names.iter().any(|name| options.ranges.contains_key(name));
     Some(ValuePlan {
         range: Some((choice.lo, choice.hi)),
         params: Some(choice.params),
-        source: choice.method.to_string(),
+        source: if searched { "searched".into() } else { choice.method.to_string() },
         sqnr_db: Some(choice.sqnr_db),
         clipped: Some(choice.clipped),
         ..entry.clone()

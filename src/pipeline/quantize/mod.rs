@@ -1,6 +1,7 @@
 //! The main job: simplify, calibrate, plan, fit, emit, prove. One file a mode; what they share is here.
 
 mod dynamic_mode;
+pub mod refine;
 mod select;
 mod static_mode;
 mod validate;
@@ -83,6 +84,8 @@ pub struct QuantizeOptions {
     pub plan: Option<QuantPlan>,
     /// Statistics to use instead of running the data.
     pub table: Option<CalibrationTable>,
+    /// Let accuracy passes change the draft, each if it helps.
+    pub refine: bool,
 }
 
 impl QuantizeOptions {
@@ -104,6 +107,7 @@ impl QuantizeOptions {
             engine: EngineOptions::default(),
             plan: None,
             table: None,
+            refine: true,
         }
     }
 
@@ -127,6 +131,8 @@ pub struct Quantized {
     pub model: Model,
     /// The plan that it was made by.
     pub plan: QuantPlan,
+    /// What the accuracy passes did.
+    pub accuracy: Vec<refine::Step>,
     /// What was measured on samples that calibration did not see.
     pub validation: Vec<Validation>,
     /// The statistics that its ranges are from.
@@ -152,6 +158,8 @@ struct Job<'a> {
     progress: &'a mut Progress<'a>,
     /// What calibration saw.
     table: Option<CalibrationTable>,
+    /// What the accuracy passes did.
+    steps: Vec<refine::Step>,
     /// What the user should know.
     notes: Vec<String>,
 }
@@ -159,18 +167,7 @@ struct Job<'a> {
 impl Job<'_> {
     /// Writes the plan in the form that was asked for.
     fn emit(&self, plan: &QuantPlan) -> Result<Model> {
-        let mut model = converted(self.float.clone(), emit_qdq::needed_opset(plan))?;
-        match self.options.format {
-            Format::Qdq => emit_qdq::emit_qdq(&mut model, plan)?,
-            Format::Qoperator if !self.options.target.reads_qoperators() => {
-                bail!(
-                    "{} does not read operators on codes: leave out --format qoperator",
-                    self.options.target.name()
-                )
-            }
-            Format::Qoperator => emit_qoperator::emit_qoperator(&mut model, plan)?,
-        }
-        Ok(model)
+        emit(self.float, plan, self.options)
     }
 
     /// A model of which nothing was quantized is written all the same: the rest of a tool chain goes on, told so.
@@ -182,6 +179,21 @@ impl Job<'_> {
             ));
         }
     }
+}
+
+/// Writes a plan of this float model in the form that was asked for.
+fn emit(float: &Model, plan: &QuantPlan, options: &QuantizeOptions) -> Result<Model> {
+    let opset = emit_qdq::needed_opset(plan).max(options.target.min_opset());
+    let mut model = converted(float.clone(), opset)?;
+    match options.format {
+        Format::Qdq => emit_qdq::emit_qdq(&mut model, plan)?,
+        Format::Qoperator if !options.target.reads_qoperators() => {
+            bail!("{} does not read operators on codes: leave out --format qoperator", options.target.name())
+        }
+        Format::Qoperator => emit_qoperator::emit_qoperator(&mut model, plan)?,
+    }
+    model.settle();
+    Ok(model)
 }
 
 /// No samples at all.
@@ -236,7 +248,8 @@ pub fn quantize<'a>(
     } else {
         held_back
     };
-    let mut job = Job { float: &float, source, seen, judged, options, progress, table: None, notes };
+    let mut job =
+        Job { float: &float, source, seen, judged, options, progress, table: None, steps: Vec::new(), notes };
     let (mut model, plan) = match options.mode {
         Mode::Static => static_mode::make(&mut job)?,
         Mode::Dynamic => dynamic_mode::make(&mut job)?,
@@ -255,7 +268,7 @@ pub fn quantize<'a>(
             format!("{:?} holds {} codes: (code - {}) * {}", io.name, io.codes, io.zero_point, io.scale)
         }));
     }
-    Ok(Quantized { model, plan, validation, table, notes })
+    Ok(Quantized { model, plan, accuracy: job.steps, validation, table, notes })
 }
 
 /// A target that takes only fixed sizes gets those of the first sample.

@@ -1,33 +1,37 @@
 //! Static quantization: ranges of activations from calibration, everything rounded ahead of time.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use ir::Model;
-use passes::quantize::fit::{FitOptions, Sketches, fit};
-use passes::quantize::{Precision, QuantPlan, choose};
-use quant::Policy;
+use passes::quantize::QuantPlan;
 
 use super::super::calibrate::{CalibrateOptions, calibrate};
 use super::super::prepare::lowered;
 use super::super::table::CalibrationTable;
-use super::select::{adjust, choices, methods, pin};
+use super::refine::{Draft, refine};
 use super::{Job, QuantizeOptions};
 use crate::data::part;
 
-/// Calibrates, plans, fits and emits.
+/// Calibrates, plans, fits, refines and emits.
 pub fn make(job: &mut Job<'_>) -> Result<(Model, QuantPlan)> {
     let options = job.options;
     let table = statistics(job)?;
     if table.random {
         job.notes.push("RANDOM calibration data: the ranges mean nothing for real inputs".into());
     }
-    let plan = match &options.plan {
-        Some(plan) => plan.clone(),
-        None => make_plan(job.float, &table.values, options)?,
+    let mut draft = match &options.plan {
+        Some(plan) => Draft::of_plan(job.float.clone(), plan.clone()),
+        None => Draft::new(job.float.clone(), &table.values, options)?,
     };
-    job.note_if_nothing(&plan);
-    let model = job.emit(&plan)?;
+    job.note_if_nothing(&draft.plan);
+    let something = !draft.plan.values.is_empty() || !draft.plan.weights.is_empty();
+    if options.refine && options.plan.is_none() && something && !job.judged.is_empty() {
+        match refine(job, draft.clone(), &table.values) {
+            Ok((refined, steps)) => (draft, job.steps) = (refined, steps),
+            Err(error) => job.notes.push(format!("the accuracy passes were left out: {error:#}")),
+        }
+    }
     job.table = Some(table);
-    Ok((model, plan))
+    Ok((draft.emit(options)?, draft.plan))
 }
 
 /// The table that was given, if it is of this model; else one run over the calibration samples.
@@ -67,32 +71,5 @@ pub(crate) fn base_plan(
     table: &CalibrationTable,
     options: &QuantizeOptions,
 ) -> Result<QuantPlan> {
-    make_plan(model, &table.values, options)
-}
-
-/// Chooses and fits; operators whose values calibration never saw go back to float.
-fn make_plan(model: &Model, sketches: &Sketches, options: &QuantizeOptions) -> Result<QuantPlan> {
-    let mut choices = choices(model, options)?;
-    loop {
-        let mut plan = choose(model, &choices);
-        adjust(&mut plan, model, options)?;
-        let methods = methods(&plan, options)?;
-        let fit_options = FitOptions { method: options.method, methods, policy: Policy::default() };
-        let missing = fit(&mut plan, model, sketches, &fit_options);
-        if missing.is_empty() {
-            pin(&mut plan, options)?;
-            return Ok(plan);
-        }
-        let before = choices.overrides.len();
-        let graph = model.main();
-        for value in missing.iter().filter_map(|name| graph.find(name)) {
-            let around = graph.uses(value).into_iter().map(|reader| reader.op);
-            for op in around.chain(graph.producer(value).map(|(op, _)| op)) {
-                choices.overrides.insert(passes::quantize::choose::key_of(graph, op), Precision::Float);
-            }
-        }
-        if choices.overrides.len() == before {
-            bail!("no statistics of {:?}: the calibration table does not fit the model", missing[0]);
-        }
-    }
+    Ok(Draft::new(model.clone(), &table.values, options)?.plan)
 }

@@ -1,0 +1,358 @@
+//! Empirical bias correction: moves each product's bias by the mean error of its output channels, errors from before
+//! included.
+//!
+//! Float and quantized model run on some calibration samples side by side, all samples in step: at the output of each
+//! product they meet, the mean error over samples and positions is taken off, and the layers behind see corrected values
+//! ([`super::meeting`]). One pass, exact order. Runtimes that let nobody change values get sweeps instead: a quarter of the
+//! products a sweep, in order.
+//!
+//! The mean of few samples has an error of its own. A correction is shrunk by what of its square that error explains, so
+//! that where nothing is systematic nothing moves.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
+use ir::{Model, Op, OpKind};
+use passes::correct_bias::{Site, correct, sites};
+use runtime::{Executor, Observer, Session, View};
+
+use super::super::super::engine::{form_for, prepare};
+use super::super::super::prepare::lowered;
+use super::judge::Held;
+use super::meeting::Meeting;
+
+/// Samples that corrections are measured on.
+pub const SAMPLES: usize = 16;
+/// Bytes that the activations of all samples in step may take.
+const BYTES: usize = 1 << 30;
+/// Sweeps for runtimes that let nobody change values.
+const SWEEPS: usize = 4;
+
+/// Shifts by product, to be added to the biases of the float model from which `emitted` was made.
+pub type Shifts = BTreeMap<String, Vec<f64>>;
+
+/// One place in both models.
+struct Place {
+    site: Site,
+    /// The value's name in the quantized model.
+    quantized: String,
+}
+
+/// Measures the shifts. `emit` makes a quantized model of a float one by the plan at hand.
+///
+/// # Errors
+/// The runtime fails on a sample.
+pub fn shifts(
+    float: &Model,
+    emit: &dyn Fn(&Model) -> Result<Model>,
+    executor: &dyn Executor,
+    samples: &Held,
+) -> Result<Shifts> {
+    let low_float = lowered(float)?;
+    let low_quantized = runnable(executor, &emit(float)?)?;
+    let places = places(&low_float, &low_quantized);
+    if places.is_empty() || samples.feeds().is_empty() {
+        return Ok(Shifts::new());
+    }
+    let feeds = &samples.feeds()[..samples.feeds().len().min(fitting(&low_float))];
+    let here: Vec<&str> = places.iter().map(|place| place.site.value.as_str()).collect();
+    let there: Vec<&str> = places.iter().map(|place| place.quantized.as_str()).collect();
+    let (tapped_float, tapped_quantized) = (tapped(&low_float, &here), tapped(&low_quantized, &there));
+    if executor.supports(&tapped_float).is_ok() && executor.supports(&tapped_quantized).is_ok() {
+        let reference = prepare(executor, &tapped_float, names(&here))?;
+        let quantized = prepare(executor, &tapped_quantized, names(&there))?;
+        let steps = Steps { places: &places, feeds };
+        if let Some(shifts) = steps.in_step(reference.as_ref(), quantized.as_ref())? {
+            return Ok(shifts);
+        }
+    }
+    let reference = prepare(executor, &low_float, names(&here))?;
+    Steps { places: &places, feeds }.in_sweeps(float, reference.as_ref(), emit, executor)
+}
+
+/// What the runtime runs of an emitted model: the lowered form, or the model itself where it reads quantized ones.
+pub fn runnable(executor: &dyn Executor, emitted: &Model) -> Result<Model> {
+    Ok(form_for(executor, emitted)?.into_owned())
+}
+
+fn names(values: &[&str]) -> Vec<String> {
+    values.iter().map(|name| name.to_string()).collect()
+}
+
+/// The model with each of the values behind an operator that no runtime fuses away: what is seen and changed there is what
+/// everything behind reads. The tapped value keeps its name.
+fn tapped(model: &Model, values: &[&str]) -> Model {
+    let mut model = model.clone();
+    let graph = model.main_mut();
+    for name in values {
+        let Some(value) = graph.find(name) else { continue };
+        let Some((producer, _)) = graph.producer(value).filter(|_| !graph.is_output(value)) else { continue };
+        let ty = graph.value(value).ty.clone();
+        let behind = graph.new_value(&format!("{name}_tapped"), ty);
+        graph.replace_uses(value, behind);
+        let op = Op::of(OpKind::new("onnxq", "Tap")).named(&format!("{name}_tap"));
+        if graph.add_op(op, &[Some(value)], &[Some(behind)], ir::Place::Near(producer)).is_err() {
+            graph.replace_uses(behind, value);
+            continue;
+        }
+        let spare = graph.fresh_name(&format!("{name}_untapped"));
+        if graph.rename(value, &spare).is_ok() {
+            let _ = graph.rename(behind, name);
+        }
+    }
+    model.raise_opset("onnxq", 1);
+    model
+}
+
+/// How many samples may run at once.
+fn fitting(model: &Model) -> usize {
+    let graph = model.main();
+    let size = |value: ir::ValueId| -> Option<usize> {
+        let shape = graph.value(value).shape()?;
+        shape
+            .dims
+            .iter()
+            .try_fold(4usize, |product, dim| product.checked_mul(dim.known().unwrap_or(1) as usize))
+    };
+    let mut sizes: Vec<usize> = graph.values().filter_map(size).collect();
+    sizes.sort_unstable_by(|a, b| b.cmp(a));
+    // A handful of values are alive at a time.
+    let alive: usize = sizes.iter().take(6).sum();
+    (BYTES / alive.max(1)).clamp(2, SAMPLES)
+}
+
+/// Where each product's output is in both models. A rounded output of the whole model has another name in the emitted one:
+/// there the product stands before the rounding.
+fn places(float: &Model, quantized: &Model) -> Vec<Place> {
+    let there: BTreeMap<String, Site> = sites(quantized).into_iter().map(|s| (s.value.clone(), s)).collect();
+    let graph = quantized.main();
+    let find = |site: &Site| {
+        let mut value = graph.find(&site.value)?;
+        for _ in 0..3 {
+            let name: &str = graph.value(value).name();
+            if there.get(name).is_some_and(|other| other.channels == site.channels) {
+                return Some(name.to_string());
+            }
+            value = graph.input(graph.producer(value)?.0, 0)?;
+        }
+        None
+    };
+    let places = sites(float).into_iter().filter_map(|site| {
+        let quantized = find(&site)?;
+        Some(Place { site, quantized })
+    });
+    places.collect()
+}
+
+/// The mean of each channel; none if the sizes are not those of the site.
+fn channel_means(dims: &[usize], elements: &[f32], site: &Site) -> Option<Vec<f64>> {
+    let axis = site.axis.unwrap_or(dims.len().checked_sub(1)?);
+    let channels = *dims.get(axis)?;
+    let inner: usize = dims[axis + 1..].iter().product();
+    if channels != site.channels || elements.is_empty() || inner == 0 {
+        return None;
+    }
+    let mut sums = vec![0.0f64; channels];
+    for (row, stretch) in elements.chunks_exact(inner).enumerate() {
+        sums[row % channels] += stretch.iter().map(|&v| f64::from(v)).sum::<f64>();
+    }
+    let count = (elements.len() / channels) as f64;
+    sums.iter_mut().for_each(|sum| *sum /= count);
+    sums.iter().all(|mean| mean.is_finite()).then_some(sums)
+}
+
+/// Adds a number to each channel.
+fn add(dims: &[usize], elements: &mut [f32], site: &Site, shift: &[f64]) {
+    let axis = site.axis.unwrap_or(dims.len().saturating_sub(1));
+    let inner: usize = dims[axis + 1..].iter().product();
+    for (row, stretch) in elements.chunks_exact_mut(inner.max(1)).enumerate() {
+        let by = shift[row % shift.len()] as f32;
+        stretch.iter_mut().for_each(|v| *v += by);
+    }
+}
+
+/// The mean over samples, shrunk by the share of its square that its standard error explains.
+fn shrunk_mean(rows: &[&[f64]]) -> Vec<f64> {
+    let Some(first) = rows.first() else { return Vec::new() };
+    let count = rows.len() as f64;
+    let channel = |at: usize| {
+        let mean = rows.iter().map(|row| row[at]).sum::<f64>() / count;
+        if rows.len() < 2 || mean == 0.0 {
+            return mean;
+        }
+        let spread = rows.iter().map(|row| (row[at] - mean).powi(2)).sum::<f64>() / (count - 1.0);
+        mean * (1.0 - spread / count / (mean * mean)).max(0.0)
+    };
+    (0..first.len()).map(channel).collect()
+}
+
+/// Collects channel means.
+struct Means<'a> {
+    places: &'a BTreeMap<&'a str, (usize, &'a Site)>,
+    found: BTreeMap<usize, Vec<f64>>,
+}
+
+impl Observer for Means<'_> {
+    fn see(&mut self, name: &str, value: View<'_>) {
+        if let Some(&(at, site)) = self.places.get(name)
+            && let Some(elements) = value.floats()
+            && let Some(means) = channel_means(value.dims(), &elements, site)
+        {
+            self.found.insert(at, means);
+        }
+    }
+}
+
+/// Meets the other samples at each place and corrects.
+struct Corrector<'a> {
+    places: &'a BTreeMap<&'a str, (usize, &'a Site)>,
+    expected: BTreeMap<usize, Vec<f64>>,
+    meeting: &'a Meeting,
+    member: usize,
+    edited: bool,
+}
+
+impl Observer for Corrector<'_> {
+    fn see(&mut self, _: &str, _: View<'_>) {}
+
+    fn edits(&self, name: &str) -> bool {
+        self.places.contains_key(name)
+    }
+
+    fn edit(&mut self, name: &str, dims: &[usize], elements: &mut [f32]) {
+        self.edited = true;
+        let Some(&(at, site)) = self.places.get(name) else { return };
+        let Some(expected) = self.expected.get(&at) else { return };
+        let Some(means) = channel_means(dims, elements, site) else { return };
+        let error: Vec<f64> = expected.iter().zip(&means).map(|(e, m)| e - m).collect();
+        if let Some(shift) = self.meeting.meet(self.member, at, error, shrunk_mean) {
+            add(dims, elements, site, &shift);
+        }
+    }
+}
+
+/// The samples and where they are looked at.
+struct Steps<'a> {
+    places: &'a [Place],
+    feeds: &'a [runtime::Feed],
+}
+
+impl Steps<'_> {
+    fn index<'b>(&'b self, name: impl Fn(&'b Place) -> &'b str) -> BTreeMap<&'b str, (usize, &'b Site)> {
+        self.places.iter().enumerate().map(|(at, place)| (name(place), (at, &place.site))).collect()
+    }
+
+    /// None if the runtime lets nobody change values, or the samples do not take the same way through the model.
+    fn in_step(&self, reference: &dyn Session, quantized: &dyn Session) -> Result<Option<Shifts>> {
+        let here = self.index(|place| &place.site.value);
+        let there = self.index(|place| &place.quantized);
+        let meeting = Meeting::new(self.feeds.len());
+        let mut forks = Vec::new();
+        for _ in self.feeds {
+            forks.push((reference.fork()?, quantized.fork()?));
+        }
+        let results: Vec<Result<bool>> = std::thread::scope(|scope| {
+            let (here, there, meeting) = (&here, &there, &meeting);
+            let work = |(member, (forks, feed))| {
+                let (mut reference, mut quantized): (Box<dyn Session>, Box<dyn Session>) = forks;
+                scope.spawn(move || {
+                    let mut means = Means { places: here, found: BTreeMap::new() };
+                    let ran = reference.run(feed, &mut means);
+                    let expected = means.found;
+                    let mut corrector = Corrector { places: there, expected, meeting, member, edited: false };
+                    let ran = ran.and_then(|()| quantized.run(feed, &mut corrector));
+                    meeting.leave();
+                    ran?;
+                    Ok(corrector.edited)
+                })
+            };
+            let handles: Vec<_> = forks.into_iter().zip(self.feeds).enumerate().map(work).collect();
+            handles
+                .into_iter()
+                .map(|handle| handle.join().unwrap_or_else(|_| bail!("a worker thread panicked")))
+                .collect()
+        });
+        let edited = results.into_iter().collect::<Result<Vec<bool>>>()?;
+        let agreed = meeting.agreed().filter(|_| edited.iter().all(|&edited| edited));
+        Ok(agreed.map(|agreed| {
+            let named = |(at, shift): (usize, std::sync::Arc<Vec<f64>>)| {
+                Some((self.places.get(at)?.site.value.clone(), shift.to_vec()))
+            };
+            agreed.into_iter().filter_map(named).collect()
+        }))
+    }
+
+    fn in_sweeps(
+        &self,
+        float: &Model,
+        reference: &dyn Session,
+        emit: &dyn Fn(&Model) -> Result<Model>,
+        executor: &dyn Executor,
+    ) -> Result<Shifts> {
+        let expected = self.means(reference, self.index(|place| &place.site.value))?;
+        let mut shifts = Shifts::new();
+        let part = self.places.len().div_ceil(SWEEPS).max(1);
+        for first in (0..self.places.len()).step_by(part) {
+            let mut corrected = float.clone();
+            correct(&mut corrected, &shifts);
+            let model = runnable(executor, &emit(&corrected)?)?;
+            let taps = self.places.iter().map(|place| place.quantized.clone()).collect();
+            let session = prepare(executor, &model, taps)?;
+            let found = self.means(session.as_ref(), self.index(|place| &place.quantized))?;
+            for (at, place) in self.places.iter().enumerate().skip(first).take(part) {
+                let errors: Vec<Vec<f64>> = expected
+                    .iter()
+                    .zip(&found)
+                    .filter_map(|(e, f)| {
+                        Some(e.get(&at)?.iter().zip(f.get(&at)?).map(|(e, f)| e - f).collect())
+                    })
+                    .collect();
+                let rows: Vec<&[f64]> = errors.iter().map(Vec::as_slice).collect();
+                if !rows.is_empty() {
+                    shifts.insert(place.site.value.clone(), shrunk_mean(&rows));
+                }
+            }
+        }
+        Ok(shifts)
+    }
+
+    fn means(
+        &self,
+        session: &dyn Session,
+        places: BTreeMap<&str, (usize, &Site)>,
+    ) -> Result<Vec<BTreeMap<usize, Vec<f64>>>> {
+        let mut session = session.fork()?;
+        let mut all = Vec::new();
+        for feed in self.feeds {
+            let mut means = Means { places: &places, found: BTreeMap::new() };
+            session.run(feed, &mut means)?;
+            all.push(means.found);
+        }
+        Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_and_shifts_follow_the_channels() {
+        let site = |axis| Site { value: "y".into(), axis, channels: 2 };
+        let mut x = [1.0, 3.0, 10.0, 30.0, 5.0, 7.0, 50.0, 70.0];
+        assert_eq!(channel_means(&[2, 2, 2], &x, &site(Some(1))), Some(vec![4.0, 40.0]));
+        assert_eq!(channel_means(&[4, 2], &x, &site(None)), Some(vec![16.5, 27.5]));
+        assert_eq!(channel_means(&[8], &x, &site(None)), None);
+        add(&[2, 2, 2], &mut x, &site(Some(1)), &[1.0, -1.0]);
+        assert_eq!(x, [2.0, 4.0, 9.0, 29.0, 6.0, 8.0, 49.0, 69.0]);
+    }
+
+    #[test]
+    fn what_is_not_systematic_does_not_move() {
+        assert_eq!(shrunk_mean(&[&[2.0, 1.0], &[2.0, -1.0]]), [2.0, 0.0]);
+        assert_eq!(shrunk_mean(&[&[2.0]]), [2.0]);
+        let halfway = shrunk_mean(&[&[1.0], &[3.0]]);
+        // mean 2, standard error 1: a quarter of the square is chance.
+        assert_eq!(halfway, [1.5]);
+    }
+}

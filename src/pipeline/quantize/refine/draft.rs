@@ -1,0 +1,108 @@
+//! A candidate: a float model (perhaps with changed weights and biases), what was decided about it, and the plan that
+//! follows.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
+use ir::Model;
+use passes::quantize::choose::key_of;
+use passes::quantize::fit::{FitOptions, Sketches, fit, leave_room};
+use passes::quantize::{Precision, QuantPlan, choose};
+use quant::Policy;
+
+use super::super::select::{adjust, choices, methods, pin};
+use super::super::{QuantizeOptions, emit};
+
+/// See the module.
+#[derive(Clone)]
+pub struct Draft {
+    /// The float model that is quantized. Equal to the original but for what accuracy passes changed.
+    pub model: Model,
+    /// Precisions of single operators, by the name of the first output.
+    pub overrides: BTreeMap<String, Precision>,
+    /// Ranges of single values that replace those of the range method.
+    pub ranges: BTreeMap<String, (f32, f32)>,
+    /// What follows.
+    pub plan: QuantPlan,
+}
+
+impl Draft {
+    /// Chooses and fits; operators whose values calibration never saw go back to float.
+    ///
+    /// # Errors
+    /// A rule of the options that fits nothing; calibration saw nothing of a value that no operator asks for: the table is
+    /// of another model.
+    pub fn new(model: Model, sketches: &Sketches, options: &QuantizeOptions) -> Result<Draft> {
+        let mut draft = Draft::of_plan(model, QuantPlan::default());
+        draft.replan(sketches, options)?;
+        Ok(draft)
+    }
+
+    /// A draft that follows a given plan.
+    pub fn of_plan(model: Model, plan: QuantPlan) -> Draft {
+        Draft { model, overrides: BTreeMap::new(), ranges: BTreeMap::new(), plan }
+    }
+
+    /// Makes the plan again, after a change of the model, the overrides or the ranges.
+    ///
+    /// # Errors
+    /// As [`Draft::new`].
+    pub fn replan(&mut self, sketches: &Sketches, options: &QuantizeOptions) -> Result<()> {
+        loop {
+            let mut plan = self.chosen(options)?;
+            let fit_options = FitOptions {
+                method: options.method,
+                methods: methods(&plan, options)?,
+                ranges: self.ranges.clone(),
+                least_width: options.target.min_real_range(),
+                policy: Policy::default(),
+            };
+            let missing = fit(&mut plan, &self.model, sketches, &fit_options);
+            if missing.is_empty() {
+                pin(&mut plan, options)?;
+                self.plan = plan;
+                return Ok(());
+            }
+            let before = self.overrides.len();
+            let graph = self.model.main();
+            for value in missing.iter().filter_map(|name| graph.find(name)) {
+                let around = graph.uses(value).into_iter().map(|reader| reader.op);
+                for op in around.chain(graph.producer(value).map(|(op, _)| op)) {
+                    self.overrides.insert(key_of(graph, op), Precision::Float);
+                }
+            }
+            if self.overrides.len() == before {
+                bail!("no statistics of {:?}: the calibration table does not fit the model", missing[0]);
+            }
+        }
+    }
+
+    fn chosen(&self, options: &QuantizeOptions) -> Result<QuantPlan> {
+        let mut choices = choices(&self.model, options)?;
+        choices.overrides.extend(self.overrides.clone());
+        let mut plan = choose(&self.model, &choices);
+        adjust(&mut plan, &self.model, options)?;
+        Ok(plan)
+    }
+
+    /// The same decisions about a model that differs in weights and biases only. A bias that was not there before is
+    /// planned for; ranges stay.
+    ///
+    /// # Errors
+    /// As [`Draft::new`].
+    pub fn with_model(&self, model: Model, options: &QuantizeOptions) -> Result<Draft> {
+        let mut draft = Draft { model, ..self.clone() };
+        let plan = draft.chosen(options)?;
+        draft.plan = QuantPlan { values: self.plan.values.clone(), ..plan };
+        leave_room(&mut draft.plan, &draft.model);
+        Ok(draft)
+    }
+
+    /// The quantized model.
+    ///
+    /// # Errors
+    /// The plan does not fit the model, or its operators cannot be converted to the version that the plan needs.
+    pub fn emit(&self, options: &QuantizeOptions) -> Result<Model> {
+        emit(&self.model, &self.plan, options)
+    }
+}

@@ -1,0 +1,186 @@
+//! Finds the few values whose rounding costs most, where plain 8 bits miss the quality bar.
+//!
+//! One sample is run quantized and recorded. Of each suspect (the values with the least expected signal to noise, and the
+//! first ones of the model, whose error everything inherits) the rounding is taken back, and only what lies behind is run
+//! again: what the outputs gain is what the rounding costs. Where the runtime cannot do that, the expected ratio decides.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use ir::{Model, Tensor};
+use passes::quantize::choose::key_of;
+use passes::quantize::{Precision, QuantPlan};
+use quant::measure::Distance;
+use runtime::{Executor, Feed, View};
+
+use super::super::super::engine::prepare;
+use super::super::super::prepare::lowered;
+use super::judge::numbers;
+
+/// Suspects by expected signal to noise.
+const NOISIEST: usize = 40;
+/// Suspects by place: the first ones.
+const FIRST: usize = 16;
+/// The share of the multiplications that a suspect's score starts from, so that cheap ones are not free.
+const LEAST_COST: f64 = 0.02;
+
+/// A value and the operators around it that would go back to float.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Suspect {
+    /// The value.
+    pub value: String,
+    /// The operators, by the name of the first output.
+    pub ops: Vec<String>,
+    /// Share of the noise that goes if this rounding is taken back; 0 where nobody can tell.
+    pub gain: f64,
+    /// Share of the model's multiplications that go back to float.
+    pub cost: f64,
+}
+
+/// The suspects, the most rewarding first.
+///
+/// # Errors
+/// The runtime fails on the sample.
+pub fn suspects(
+    float: &Model,
+    emitted: &Model,
+    plan: &QuantPlan,
+    executor: &dyn Executor,
+    feed: &Feed,
+    expected: &BTreeMap<String, Tensor>,
+) -> Result<Vec<Suspect>> {
+    let mut found = candidates(float, plan);
+    let low = lowered(emitted)?;
+    if executor.supports(&low).is_ok() {
+        let gains = gains(&low, &found, executor, feed, expected)?;
+        for suspect in &mut found {
+            suspect.gain = gains.get(&suspect.value).copied().unwrap_or(0.0);
+        }
+    }
+    let reward = |suspect: &Suspect| suspect.gain.max(0.0) / (suspect.cost + LEAST_COST);
+    // Stable: where no gain is known, the order of expected noise stays.
+    found.sort_by(|a, b| reward(b).total_cmp(&reward(a)));
+    Ok(found)
+}
+
+/// The suspects by what is known without running anything.
+fn candidates(float: &Model, plan: &QuantPlan) -> Vec<Suspect> {
+    let graph = float.main();
+    let schedule = graph.schedule().unwrap_or_else(|_| graph.ops());
+    let order = schedule.iter().flat_map(|&op| graph.op_outputs(op).into_iter().flatten());
+    let written: Vec<&str> = order
+        .map(|value| graph.value(value).name() as &str)
+        .filter(|name| plan.values.contains_key(*name))
+        .collect();
+    let inputs = graph.inputs().iter().map(|&value| graph.value(value).name() as &str);
+    let all: Vec<&str> = inputs.filter(|name| plan.values.contains_key(*name)).chain(written).collect();
+    let mut by_noise: Vec<(f64, &str)> =
+        all.iter().filter_map(|name| Some((plan.values[*name].sqnr_db?, *name))).collect();
+    by_noise.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut taken = BTreeSet::new();
+    let names = by_noise.iter().map(|(_, name)| *name).take(NOISIEST).chain(all.iter().copied().take(FIRST));
+    let names: Vec<&str> = names.filter(|name| taken.insert(*name)).collect();
+    let total: u64 = plan.ops.values().map(|op| op.macs).sum();
+    let suspect = |name: &str| {
+        let value = graph.find(name)?;
+        let mut ops: BTreeSet<String> =
+            graph.uses(value).into_iter().map(|use_| key_of(graph, use_.op)).collect();
+        // The rounded output may be that of a function within the kernel of the operator before.
+        let mut writer = graph.producer(value).map(|(op, _)| op);
+        for _ in 0..2 {
+            let Some(op) = writer else { break };
+            let key = key_of(graph, op);
+            let chosen = plan.ops.get(&key).is_some_and(|entry| entry.precision != Precision::Float);
+            ops.insert(key);
+            writer = if chosen {
+                None
+            } else {
+                graph.input(op, 0).and_then(|v| graph.producer(v)).map(|(op, _)| op)
+            };
+        }
+        ops.retain(|key| plan.ops.get(key).is_some_and(|entry| entry.precision != Precision::Float));
+        let macs: u64 = ops.iter().filter_map(|key| plan.ops.get(key)).map(|entry| entry.macs).sum();
+        let cost = macs as f64 / total.max(1) as f64;
+        (!ops.is_empty()).then(|| Suspect {
+            value: name.to_string(),
+            ops: ops.into_iter().collect(),
+            gain: 0.0,
+            cost,
+        })
+    };
+    names.into_iter().filter_map(suspect).collect()
+}
+
+/// The values before and after each rounding of a lowered model, by the value's name in the plan.
+fn roundings(low: &Model) -> BTreeMap<String, (String, String)> {
+    let graph = low.main();
+    let mut found = BTreeMap::new();
+    for op in graph.ops() {
+        if graph.op(op).kind.key() != ("onnxq", "FakeQuant") {
+            continue;
+        }
+        let (Some(before), Some(after)) = (graph.input(op, 0), graph.output(op, 0)) else { continue };
+        // A rounded output of the model took over the name of what was rounded.
+        let named = if graph.is_output(after) { after } else { before };
+        let name = |value| graph.value(value).name().to_string();
+        found.insert(name(named), (name(before), name(after)));
+    }
+    found
+}
+
+fn gains(
+    low: &Model,
+    suspects: &[Suspect],
+    executor: &dyn Executor,
+    feed: &Feed,
+    expected: &BTreeMap<String, Tensor>,
+) -> Result<BTreeMap<String, f64>> {
+    let mut pairs = roundings(low);
+    pairs.retain(|name, _| suspects.iter().any(|suspect| suspect.value == *name));
+    let taps = pairs.values().flat_map(|(before, after)| [before.clone(), after.clone()]).collect();
+    let mut session = prepare(executor, low, taps)?;
+    let mut seen: BTreeMap<String, Tensor> = BTreeMap::new();
+    let mut keep = |name: &str, view: View<'_>| {
+        let wanted = expected.contains_key(name) || pairs.values().any(|(before, _)| before == name);
+        if let Some(tensor) = wanted.then(|| view.to_tensor()).flatten() {
+            seen.insert(name.to_string(), tensor);
+        }
+    };
+    session.run(feed, &mut keep)?;
+    let mut gains = BTreeMap::new();
+    let Ok(recording) = session.record(feed) else { return Ok(gains) };
+    let before = noise(expected, &seen)?;
+    for (name, (source, rounded)) in &pairs {
+        let Some(exact) = seen.get(source) else { continue };
+        let mut outputs: BTreeMap<String, Tensor> = seen
+            .iter()
+            .filter(|(name, _)| expected.contains_key(*name))
+            .map(|(n, t)| (n.clone(), t.clone()))
+            .collect();
+        let mut take = |name: &str, view: View<'_>| {
+            if expected.contains_key(name)
+                && let Some(tensor) = view.to_tensor()
+            {
+                outputs.insert(name.to_string(), tensor);
+            }
+        };
+        if session.replay(&recording, &[(rounded.clone(), exact.clone())], &mut take).is_ok() {
+            gains.insert(name.clone(), 1.0 - noise(expected, &outputs)? / before.max(1e-20));
+        }
+    }
+    Ok(gains)
+}
+
+/// Power of the error by power of the signal, mean over the outputs.
+fn noise(expected: &BTreeMap<String, Tensor>, found: &BTreeMap<String, Tensor>) -> Result<f64> {
+    let (mut sum, mut count) = (0.0, 0usize);
+    for (name, reference) in expected {
+        let Some(other) = found.get(name).filter(|other| other.dims() == reference.dims()) else { continue };
+        let (Some(a), Some(b)) = (numbers(reference), numbers(other)) else { continue };
+        let mut distance = Distance::default();
+        distance.add(&a, &b)?;
+        sum += 10f64.powf(-distance.sqnr_db() / 10.0);
+        count += 1;
+    }
+    Ok(sum / count.max(1) as f64)
+}

@@ -1,0 +1,243 @@
+//! What held-back samples say of a candidate: the one number by which every accuracy pass is accepted or reverted.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use ir::{DType, Model, Tensor};
+use quant::measure::{Distance, TopK};
+use runtime::{Executor, Feed, Session, View};
+use serde::Serialize;
+
+use super::super::super::engine::{prepare, run_all};
+use super::super::super::prepare::lowered;
+use super::super::Job;
+use super::bias::runnable;
+use crate::data::Source;
+
+/// The default quality bar of float outputs: signal to noise in dB. Detectors keep their precision down to here, classifiers
+/// change one first choice in ten.
+pub const QUALITY_DB: f64 = 12.0;
+/// The default quality bar of integer outputs (pixels): root mean square of the error, in codes.
+pub const QUALITY_RMS: f64 = 1.0;
+
+/// Samples that a candidate is judged by. More would tell candidates apart better than it would change the choice.
+const SAMPLES: usize = 12;
+/// Bytes of inputs and outputs that are kept of them.
+const BYTES: usize = 256 << 20;
+
+/// One output against the float model's.
+#[derive(Clone, Debug, Serialize, PartialEq)]
+pub struct OutputScore {
+    /// The output's name.
+    pub name: String,
+    /// Power of the error by power of the signal.
+    pub noise: f64,
+    /// Root of the mean squared error.
+    pub rms: f64,
+    /// Integers: pixels, classes.
+    pub integer: bool,
+    /// Share of rows whose greatest element is in the same place; none where rows have one element.
+    pub agreement: Option<f64>,
+}
+
+/// All outputs. Less noise is better.
+#[derive(Clone, Debug, Serialize, PartialEq)]
+pub struct Score {
+    /// In the order of names.
+    pub outputs: Vec<OutputScore>,
+}
+
+impl Score {
+    /// Power of the error by power of the signal, mean over the outputs: the worst output counts most.
+    pub fn noise(&self) -> f64 {
+        self.outputs.iter().map(|output| output.noise).sum::<f64>() / self.outputs.len().max(1) as f64
+    }
+
+    /// Every output is good enough: see [`QUALITY_DB`] and [`QUALITY_RMS`].
+    pub fn passes(&self) -> bool {
+        self.outputs.iter().all(|output| match output.integer {
+            true => output.rms <= QUALITY_RMS,
+            false => decibels(output.noise) >= QUALITY_DB,
+        })
+    }
+
+    /// [`Self::noise`] as a signal to noise ratio, in dB; at most 200.
+    pub fn db(&self) -> f64 {
+        decibels(self.noise())
+    }
+}
+
+/// A ratio of powers as dB of its inverse.
+pub fn decibels(noise: f64) -> f64 {
+    (-10.0 * noise.max(1e-20).log10()).clamp(-200.0, 200.0)
+}
+
+/// Samples that are held in memory.
+pub struct Held {
+    feeds: Vec<Feed>,
+}
+
+impl Held {
+    /// Reads samples, evenly spaced over `from`, at most `count` and as many as fit into the memory set aside.
+    pub fn read(source: &dyn Source, from: &[usize], count: usize) -> Result<Held> {
+        let (mut feeds, mut bytes): (Vec<Feed>, usize) = (Vec::new(), 0);
+        let taken = count.min(from.len());
+        for at in 0..taken {
+            let feed = source.sample(from[at * from.len() / taken])?;
+            bytes += feed.iter().map(|(_, tensor)| tensor.bytes().len()).sum::<usize>();
+            if bytes > BYTES && !feeds.is_empty() {
+                break;
+            }
+            feeds.push(feed);
+        }
+        Ok(Held { feeds })
+    }
+
+    /// The samples.
+    pub fn feeds(&self) -> &[Feed] {
+        &self.feeds
+    }
+}
+
+impl Source for Held {
+    fn len(&self) -> usize {
+        self.feeds.len()
+    }
+
+    fn sample(&self, at: usize) -> Result<Feed> {
+        self.feeds.get(at).cloned().context("no such sample")
+    }
+}
+
+/// The float model's outputs on some samples.
+pub struct Judge {
+    samples: Held,
+    expected: Vec<BTreeMap<String, Tensor>>,
+    executor: Box<dyn Executor>,
+    threads: usize,
+}
+
+impl Judge {
+    /// Runs the float model on some of the samples that are held back.
+    pub(in super::super) fn new(job: &Job<'_>) -> Result<Judge> {
+        let float = lowered(job.float)?;
+        let (executor, _) = job.options.engine.choose(&float)?;
+        let threads = job.options.engine.threads();
+        let mut samples = Held::read(job.source, &job.judged, SAMPLES)?;
+        let session = prepare(executor.as_ref(), &float, vec![])?;
+        let mut expected = outputs(session.as_ref(), &samples, threads)?;
+        let size = |kept: &BTreeMap<String, Tensor>| kept.values().map(|t| t.bytes().len()).sum::<usize>();
+        let each = expected.iter().map(size).max().unwrap_or(0).max(1);
+        expected.truncate((BYTES / each).max(1));
+        samples.feeds.truncate(expected.len());
+        Ok(Judge { samples, expected, executor, threads })
+    }
+
+    /// The runtime.
+    pub fn executor(&self) -> &dyn Executor {
+        self.executor.as_ref()
+    }
+
+    /// One sample and what the float model makes of it.
+    pub fn example(&self) -> Option<(&Feed, &BTreeMap<String, Tensor>)> {
+        Some((self.samples.feeds.first()?, self.expected.first()?))
+    }
+
+    /// How far an emitted model is from the float one.
+    pub fn score(&self, emitted: &Model) -> Result<Score> {
+        let model = runnable(self.executor.as_ref(), emitted)?;
+        let session = prepare(self.executor.as_ref(), &model, vec![])?;
+        self.score_session(session.as_ref())
+    }
+
+    fn score_session(&self, session: &dyn Session) -> Result<Score> {
+        let found = outputs(session, &self.samples, self.threads)?;
+        let mut sums: BTreeMap<&str, (Distance, TopK, bool)> = BTreeMap::new();
+        for (expected, found) in self.expected.iter().zip(&found) {
+            for (name, reference) in expected {
+                let Some(other) = found.get(name).filter(|other| other.dims() == reference.dims()) else {
+                    continue;
+                };
+                let (Some(a), Some(b)) = (numbers(reference), numbers(other)) else { continue };
+                let (distance, ranking, integer) = sums.entry(name).or_default();
+                distance.add(&a, &b)?;
+                *integer = !reference.dtype().is_float();
+                if let Some(&row) = reference.dims().last().filter(|&&row| row > 1) {
+                    ranking.add(&a, &b, row)?;
+                }
+            }
+        }
+        let outputs = sums.into_iter().map(|(name, (distance, ranking, integer))| OutputScore {
+            name: name.to_string(),
+            noise: 10f64.powf(-distance.sqnr_db() / 10.0).min(1e9),
+            rms: distance.mean_square().sqrt(),
+            integer,
+            agreement: ranking.top1_agreement(),
+        });
+        Ok(Score { outputs: outputs.collect() })
+    }
+}
+
+/// Numbers of any type that has an order: floats, integers, truth values.
+pub fn numbers(tensor: &Tensor) -> Option<Vec<f32>> {
+    if let Some(floats) = View::of(tensor).floats() {
+        return Some(floats.into_owned());
+    }
+    Some(match tensor.dtype() {
+        DType::U8 | DType::Bool => tensor.bytes().iter().map(|&v| f32::from(v)).collect(),
+        DType::I8 => tensor.bytes().iter().map(|&v| f32::from(v as i8)).collect(),
+        DType::I32 => tensor.to_vec::<i32>().ok()?.into_iter().map(|v| v as f32).collect(),
+        DType::I64 => tensor.to_vec::<i64>().ok()?.into_iter().map(|v| v as f32).collect(),
+        _ => return None,
+    })
+}
+
+/// The outputs of each sample, in order.
+fn outputs(session: &dyn Session, samples: &Held, threads: usize) -> Result<Vec<BTreeMap<String, Tensor>>> {
+    let all: Vec<usize> = (0..samples.len()).collect();
+    let parts = run_all(
+        session,
+        samples,
+        &all,
+        threads,
+        Vec::new,
+        |done: &mut Vec<(usize, BTreeMap<String, Tensor>)>, session, sample, feed| {
+            let mut kept = BTreeMap::new();
+            let mut keep = |name: &str, view: View<'_>| {
+                if let Some(tensor) = view.to_tensor() {
+                    kept.insert(name.to_string(), tensor);
+                }
+            };
+            session.run(&feed, &mut keep)?;
+            done.push((sample, kept));
+            Ok(())
+        },
+        |_| {},
+    )?;
+    let mut parts: Vec<_> = parts.into_iter().flatten().collect();
+    parts.sort_by_key(|(sample, _)| *sample);
+    Ok(parts.into_iter().map(|(_, kept)| kept).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_output_counts_most() {
+        let output =
+            |noise| OutputScore { name: "y".into(), noise, rms: 0.0, integer: false, agreement: None };
+        let score = Score { outputs: vec![output(0.1), output(0.0)] };
+        // (0.1 + 0) / 2 is 13.01 dB below the signal.
+        assert!((score.db() - 13.01).abs() < 0.01, "{}", score.db());
+        assert_eq!(decibels(0.0), 200.0);
+    }
+
+    #[test]
+    fn integers_are_numbers_too() {
+        let pixels = Tensor::new(DType::U8, &[3], vec![0u8, 128, 255]).unwrap();
+        assert_eq!(numbers(&pixels).unwrap(), [0.0, 128.0, 255.0]);
+        let classes = Tensor::from_slice(&[2], &[-1i64, 7]).unwrap();
+        assert_eq!(numbers(&classes).unwrap(), [-1.0, 7.0]);
+    }
+}
