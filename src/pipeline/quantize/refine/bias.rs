@@ -58,7 +58,8 @@ pub fn shifts(
     let here: Vec<&str> = places.iter().map(|place| place.site.value.as_str()).collect();
     let there: Vec<&str> = places.iter().map(|place| place.quantized.as_str()).collect();
     let (tapped_float, tapped_quantized) = (tapped(&low_float, &here), tapped(&low_quantized, &there));
-    if executor.supports(&tapped_float).is_ok() && executor.supports(&tapped_quantized).is_ok() {
+    let takes = |model: &Model| executor.wants_lowered() && executor.supports(model).is_ok();
+    if takes(&tapped_float) && takes(&tapped_quantized) {
         let reference = prepare(executor, &tapped_float, names(&here))?;
         let quantized = prepare(executor, &tapped_quantized, names(&there))?;
         let steps = Steps { places: &places, feeds };

@@ -50,8 +50,8 @@ pub fn suspects(
     expected: &BTreeMap<String, Tensor>,
 ) -> Result<Vec<Suspect>> {
     let mut found = candidates(float, plan);
-    let low = lowered(emitted)?;
-    if executor.supports(&low).is_ok() {
+    if executor.wants_lowered() {
+        let low = lowered(emitted)?;
         let gains = gains(&low, &found, executor, feed, expected)?;
         for suspect in &mut found {
             suspect.gain = gains.get(&suspect.value).copied().unwrap_or(0.0);
