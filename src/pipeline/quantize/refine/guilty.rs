@@ -13,7 +13,7 @@ use passes::quantize::{Precision, QuantPlan};
 use quant::measure::Distance;
 use runtime::{Executor, Feed, View};
 
-use super::super::super::engine::prepare;
+use super::super::super::engine::prepare_replays;
 use super::super::super::prepare::lowered;
 use super::judge::numbers;
 
@@ -138,7 +138,7 @@ fn gains(
     let mut pairs = roundings(low);
     pairs.retain(|name, _| suspects.iter().any(|suspect| suspect.value == *name));
     let taps = pairs.values().flat_map(|(before, after)| [before.clone(), after.clone()]).collect();
-    let mut session = prepare(executor, low, taps)?;
+    let mut session = prepare_replays(executor, low, taps, Vec::new())?;
     let mut seen: BTreeMap<String, Tensor> = BTreeMap::new();
     let mut keep = |name: &str, view: View<'_>| {
         let wanted = expected.contains_key(name) || pairs.values().any(|(before, _)| before == name);
