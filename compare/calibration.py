@@ -68,7 +68,8 @@ def our_ranges(program: Path, model: Path, data: Path, work: Path) -> Ranges:
     if not done.ok:
         sys.exit(f"error: onnxq calibrate: {done.reason()}")
     sketches = json.loads(table.read_text())["values"].items()
-    return {name: tuple(sketch["extent"]) for name, sketch in sketches if sketch["extent"]}
+    # The table writes each float32 with the fewest digits that mean it: read as a double it is another number.
+    return {name: tuple(float(np.float32(end)) for end in sketch["extent"]) for name, sketch in sketches if sketch["extent"]}
 
 
 def simplified(program: Path, model: Path, work: Path) -> Path:
