@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn integers_are_numbers_too() {
-        let pixels = Tensor::new(DType::U8, &[3], vec![0u8, 128, 255]).unwrap();
+        let pixels = Tensor::new(DType::U8, &[3usize][..], vec![0u8, 128, 255]).unwrap();
         assert_eq!(numbers(&pixels).unwrap(), [0.0, 128.0, 255.0]);
         let classes = Tensor::from_slice(&[2], &[-1i64, 7]).unwrap();
         assert_eq!(numbers(&classes).unwrap(), [-1.0, 7.0]);
