@@ -24,7 +24,7 @@ pub fn make(job: &mut Job<'_>) -> Result<(Model, QuantPlan)> {
     };
     job.note_if_nothing(&draft.plan);
     let something = !draft.plan.values.is_empty() || !draft.plan.weights.is_empty();
-    if options.refine && options.plan.is_none() && something && !job.judged.is_empty() {
+    if options.refine && something && !job.judged.is_empty() {
         match refine(job, draft.clone(), &table.values) {
             Ok((refined, steps)) => (draft, job.steps) = (refined, steps),
             Err(error) => job.notes.push(format!("the accuracy passes were left out: {error:#}")),

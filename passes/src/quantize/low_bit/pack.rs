@@ -285,7 +285,7 @@ fn table(
     };
     let m = gather::pack(q, form)?;
     let shared = product.is_some_and(|p| {
-        p.form == Form::NBits && p.bits == m.bits && p.block == m.block && site.cols % m.block == 0
+        p.form == Form::NBits && p.bits == m.bits && p.block == m.block && site.cols.is_multiple_of(m.block)
     });
     if shared && m.code == CodeType::U8 {
         return Ok(Stored { form: Form::GatherShared, bits: m.bits, block: m.block, parts: Vec::new() });

@@ -257,7 +257,7 @@ impl Wiring<'_> {
         let rank = if pointwise { Some(4) } else { rank };
         let members = self.shared.members.get(&(reader.graph, cols, block, code)).copied();
         let mut build = Build::new(self.model.graph_mut(reader.graph), reader.op);
-        let sums = match rank.filter(|_| cols % block == 0) {
+        let sums = match rank.filter(|_| cols.is_multiple_of(block)) {
             Some(rank) => {
                 let mut dims = vec![0i64; rank.saturating_sub(1)];
                 dims.extend([blocks as i64, block as i64]);

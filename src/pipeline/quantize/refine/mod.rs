@@ -53,7 +53,8 @@ pub(super) fn refine(job: &mut Job<'_>, draft: Draft, sketches: &Sketches) -> Re
     let plain = (draft.clone(), score.clone());
     let mut refiner = Refiner { job, judge, draft, score, steps: Vec::new() };
     refiner.correct_bias()?;
-    if !refiner.score.passes() {
+    // A given plan says what stays float: it was made so already.
+    if !refiner.score.passes() && refiner.job.options.plan.is_none() {
         // What was measured around values that lose too much says little: first those, then the biases.
         (refiner.draft, refiner.score) = plain;
         refiner.restore_guilty(sketches)?;
