@@ -16,6 +16,7 @@ impl Random {
 
 /// What is wrong with a layer.
 #[derive(Clone, Copy, PartialEq)]
+#[allow(dead_code)] // the benchmark reads this file too, and plants nothing
 pub enum Trouble {
     /// Nothing.
     None,

@@ -110,10 +110,7 @@ fn fitting(model: &Model) -> usize {
     let graph = model.main();
     let size = |value: ir::ValueId| -> Option<usize> {
         let shape = graph.value(value).shape()?;
-        shape
-            .dims
-            .iter()
-            .try_fold(4usize, |product, dim| product.checked_mul(dim.known().unwrap_or(1) as usize))
+        shape.dims.iter().try_fold(4usize, |product, dim| product.checked_mul(dim.known().unwrap_or(1)))
     };
     let mut sizes: Vec<usize> = graph.values().filter_map(size).collect();
     sizes.sort_unstable_by(|a, b| b.cmp(a));
