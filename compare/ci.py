@@ -75,7 +75,7 @@ def check_simplify(program: Path, model: Named, work: Path) -> str:
 
 
 def check_shapes(program: Path, model: Named, work: Path) -> str:
-    scores = {"onnxq": shapes.Score(Counter(), [], []), "onnx": shapes.Score(Counter(), [], [])}
+    scores = {"onnxq": shapes.Score(Counter(), [], [], []), "onnx": shapes.Score(Counter(), [], [], [])}
     tools = {"onnxq": shapes.with_onnxq(program), "onnx": shapes.with_onnx}
     shapes.compare(model, tools, scores, work)
     return "; ".join((scores["onnxq"].failures + scores["onnxq"].contradictions)[:3])

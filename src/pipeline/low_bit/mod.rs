@@ -1,6 +1,6 @@
 //! Weights of few bits: find them, choose grids, quantize one after the other, wire the model.
 //!
-//! Data-free methods look at one weight at a time. Every finished weight goes to the [`spool`], a file that is mapped, so
+//! Data-free methods look at one weight at a time. Every finished weight goes to the spool, a file that is mapped, so
 //! the memory that a run needs is that of the largest weight, whatever the model's size; the spool is also what an
 //! interrupted run resumes from.
 
