@@ -29,8 +29,8 @@ from common import FIXTURES, Named
 STEP = 8  #: every 8th node case: 220 of them, a few seconds
 MOBILENET = FIXTURES / "mobilenet_v1_0.25_224/model.onnx"
 PREPROCESS = ["--preprocess", "unit"]  #: what mobilenet wants: centre crop, x / 127.5 - 1
-#: Of 15 photographs 9 keep their first choice today (1 in 1000 would by chance); one flip more or less is rounding.
-LEAST_AGREEMENT = 8 / 15
+#: Of 15 photographs 10 keep their first choice today (1 in 1000 would by chance); one flip more or less is rounding.
+LEAST_AGREEMENT = 9 / 15
 Check = tuple[str, Callable[[], str]]  #: name, and a function that says what is wrong, or nothing
 
 
