@@ -11,7 +11,7 @@ use crate::Unsupported;
 use crate::proof::{form, proven};
 
 /// Operators of our own that tract was given.
-const OWN: &[&str] = &["FakeQuant", "Evaluate", "Tap"];
+const OWN: &[&str] = &["FakeQuant", "Evaluate", "Barrier"];
 
 /// Operators with bodies: what is inside is judged by itself.
 const BODIES: &[&str] = &["If", "Scan"];

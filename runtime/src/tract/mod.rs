@@ -14,7 +14,6 @@ mod fake_quant;
 mod gate;
 mod plan;
 mod session;
-mod tap;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{InferenceFact, InferenceModelExt};
 
 use super::convert::datum_type;
-use super::{NAME, evaluate, fake_quant, tap};
+use super::{NAME, evaluate, fake_quant};
 use crate::error::chain;
 use crate::{Prepare, RuntimeError};
 
@@ -161,6 +161,5 @@ fn framework() -> Onnx {
     onnx.op_register.insert("FakeQuant", fake_quant::build);
     onnx.op_register.insert("Barrier", super::barrier::build);
     onnx.op_register.insert("Evaluate", evaluate::build);
-    onnx.op_register.insert("Tap", tap::build);
     onnx.with_ignore_output_types(true)
 }

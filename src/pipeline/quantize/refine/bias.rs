@@ -80,8 +80,9 @@ fn names(values: &[&str]) -> Vec<String> {
     values.iter().map(|name| name.to_string()).collect()
 }
 
-/// The model with each of the values behind an operator that no runtime fuses away: what is seen and changed there is what
-/// everything behind reads. The tapped value keeps its name.
+/// The model with each of the values behind a barrier, which no runtime fuses away: what is seen and changed there is what
+/// everything behind reads. (Inside a fusible chain tract shows a second copy of a value, which leads nowhere.) The tapped
+/// value keeps its name.
 fn tapped(model: &Model, values: &[&str]) -> Model {
     let mut model = model.clone();
     let graph = model.main_mut();
@@ -91,7 +92,7 @@ fn tapped(model: &Model, values: &[&str]) -> Model {
         let ty = graph.value(value).ty.clone();
         let behind = graph.new_value(&format!("{name}_tapped"), ty);
         graph.replace_uses(value, behind);
-        let op = Op::of(OpKind::new("onnxq", "Tap")).named(&format!("{name}_tap"));
+        let op = Op::of(OpKind::new("onnxq", "Barrier")).named(&format!("{name}_tap"));
         if graph.add_op(op, &[Some(value)], &[Some(behind)], ir::Place::Near(producer)).is_err() {
             graph.replace_uses(behind, value);
             continue;
