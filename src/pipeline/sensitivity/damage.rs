@@ -17,21 +17,19 @@ pub const CONFIDENCE: f64 = 0.9;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Power {
     /// Σ r², r of the float model.
-    #[serde(serialize_with = "digits")]
+    #[serde(serialize_with = "finite")]
     pub signal: f64,
     /// Σ o², o of the changed model.
-    #[serde(serialize_with = "digits")]
+    #[serde(serialize_with = "finite")]
     pub other: f64,
     /// Σ (r - o)²; infinite where one side is not finite.
-    #[serde(serialize_with = "digits")]
+    #[serde(serialize_with = "finite")]
     pub noise: f64,
 }
 
-/// Writes 15 significant digits: a reader may be off by one in the last bit, and what was read and written again must be the
-/// same text, or parts of a run would not join to the whole. JSON has no infinity; 1e300 is as hopeless.
-fn digits<S: serde::Serializer>(value: &f64, to: S) -> Result<S::Ok, S::Error> {
-    let value = if value.is_finite() { value.clamp(-1e300, 1e300) } else { 1e300 };
-    to.serialize_f64(format!("{value:.14e}").parse().unwrap_or(value))
+/// JSON has no infinity; 1e300 is as hopeless.
+fn finite<S: serde::Serializer>(value: &f64, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(if value.is_finite() { value.clamp(-1e300, 1e300) } else { 1e300 })
 }
 
 impl Power {
@@ -82,7 +80,7 @@ pub struct Damage {
     /// The outputs of the model, in its order.
     pub outputs: Vec<Power>,
     /// Kullback-Leibler divergence of the softmax of the outputs, summed over rows, in nats.
-    #[serde(serialize_with = "digits")]
+    #[serde(serialize_with = "finite")]
     pub kl: f64,
     /// Rows behind `kl`.
     pub rows: u64,
