@@ -37,6 +37,7 @@ mod external;
 mod generated;
 mod import;
 mod mapped;
+mod output;
 mod read;
 mod scan;
 #[rustfmt::skip]
@@ -47,6 +48,7 @@ mod value;
 mod write;
 
 pub use error::{ExternalProblem, ProtoError, TensorProblem};
+pub use output::write_file;
 pub use read::{Loaded, ReadOptions, read, read_bytes};
 pub use value::{Keys, TestValue, read_value, value_from_bytes, value_to_bytes, write_value};
 pub use write::{External, Layout, Split, WriteOptions, to_bytes, to_bytes_external, write};

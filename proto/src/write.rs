@@ -8,12 +8,12 @@ use bytes::BufMut;
 use ir::Model;
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
-use tempfile::NamedTempFile;
 
 use crate::error::ProtoError;
 use crate::export::{Chunk, Exporter, Placement, Placer};
 use crate::generated as pb;
 use crate::mapped::write_slice;
+use crate::output::Output;
 use crate::read::CONFIGURATION;
 use crate::stream::FileBuf;
 
@@ -217,75 +217,4 @@ impl Target {
     fn beside(&self, name: &str) -> Result<Output, ProtoError> {
         Output::new(self.folder.join(name))
     }
-}
-
-/// A file that is not there until it is complete.
-enum Output {
-    /// Renamed at the end.
-    Temporary { file: NamedTempFile, path: PathBuf },
-    /// A pipe or device: written as it is.
-    Device { file: File, path: PathBuf },
-}
-
-impl Output {
-    fn new(path: PathBuf) -> Result<Output, ProtoError> {
-        let opened = match path.metadata() {
-            Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
-            Ok(found) if !found.is_file() => File::options()
-                .write(true)
-                .open(&path)
-                .map(|file| Output::Device { file, path: path.clone() }),
-            found => temporary(&path, found.ok()).map(|file| Output::Temporary { file, path: path.clone() }),
-        };
-        opened.map_err(|source| ProtoError::Io { path, source })
-    }
-
-    fn fill(mut self, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<Output, ProtoError> {
-        let (file, path) = match &mut self {
-            Output::Temporary { file, path } => (file.as_file_mut(), path),
-            Output::Device { file, path } => (file, path),
-        };
-        write(file).map_err(|source| ProtoError::Io { path: path.clone(), source })?;
-        Ok(self)
-    }
-
-    fn publish(self) -> Result<(), ProtoError> {
-        match self {
-            Output::Temporary { file, path } => match file.persist(&path) {
-                Ok(_) => Ok(()),
-                Err(error) => Err(ProtoError::Io { path, source: error.error }),
-            },
-            Output::Device { .. } => Ok(()),
-        }
-    }
-}
-
-/// A temporary file in the folder of `path`, with the permissions of the file that it is going to replace, or the usual.
-fn temporary(path: &Path, replaced: Option<std::fs::Metadata>) -> io::Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".onnxq-").suffix(".tmp");
-    let permissions = match &replaced {
-        Some(found) => Some(found.permissions()),
-        None => usual_permissions(),
-    };
-    if let Some(permissions) = permissions {
-        builder.permissions(permissions);
-    }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !folder.is_dir() {
-        let why = format!("there is no folder {}: make it first", folder.display());
-        return Err(io::Error::new(io::ErrorKind::NotFound, why));
-    }
-    builder.tempfile_in(folder)
-}
-
-/// Readable and writable by all, less the process's mask.
-#[cfg(unix)]
-fn usual_permissions() -> Option<std::fs::Permissions> {
-    Some(std::os::unix::fs::PermissionsExt::from_mode(0o666))
-}
-
-#[cfg(not(unix))]
-fn usual_permissions() -> Option<std::fs::Permissions> {
-    None
 }

@@ -15,7 +15,6 @@ use crate::pipeline::quantize::{QuantizeOptions, Quantized};
 use crate::pipeline::sensitivity::accumulated;
 use crate::pipeline::sensitivity::auto::{Asked, AutoOptions, Found, auto};
 use crate::pipeline::sensitivity::costs::{CostTable, Limit};
-use crate::pipeline::table::write_atomic;
 use crate::report::schema::{Metric, Report, Size};
 use crate::report::{self, Facts, Measured};
 
@@ -159,10 +158,10 @@ impl AutoArgs {
     /// A file cannot be written.
     pub fn write(&self, report: &Report) -> Result<()> {
         if let Some(path) = &self.report {
-            write_atomic(path, report::html(report)?.as_bytes())?;
+            proto::write_file(path, report::html(report)?.as_bytes())?;
         }
         if let Some(path) = &self.report_json {
-            write_atomic(path, report::json(report)?.as_bytes())?;
+            proto::write_file(path, report::json(report)?.as_bytes())?;
         }
         Ok(())
     }

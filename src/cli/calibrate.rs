@@ -9,7 +9,7 @@ use quant::range::Method;
 use super::common::{DataArgs, EngineArgs, progress, read_model};
 use crate::pipeline::calibrate::{CalibrateOptions, SAVE_EVERY, calibrate, observed};
 use crate::pipeline::prepare::lowered;
-use crate::pipeline::table::{CalibrationTable, write_atomic};
+use crate::pipeline::table::CalibrationTable;
 use crate::pipeline::tensorrt_cache::{HEADER, tensorrt_cache};
 
 /// Run the model over the data once and write the statistics of every value
@@ -114,7 +114,7 @@ fn merge(args: &Args) -> Result<()> {
 fn report(args: &Args, table: &CalibrationTable, expected: &[String]) -> Result<()> {
     if let Some(path) = &args.tensorrt_cache {
         let (text, left_out) = tensorrt_cache(table, args.cache_method, &args.cache_header);
-        write_atomic(path, text.as_bytes())?;
+        proto::write_file(path, text.as_bytes())?;
         if left_out > 0 {
             eprintln!("note: {left_out} values that were zero or never seen are not in {}", path.display());
         }

@@ -13,7 +13,7 @@ use super::table::Table;
 use super::weight_only::{self, WeightArgs};
 use crate::pipeline::quantize::refine::Step;
 use crate::pipeline::quantize::{Format, Mode, QuantizeOptions, Quantized, Validation, named_grid, quantize};
-use crate::pipeline::table::{CalibrationTable, write_atomic};
+use crate::pipeline::table::CalibrationTable;
 use crate::recipe::{self, Rules, named_precision};
 
 /// Quantize a model, and measure what that did to it
@@ -147,7 +147,7 @@ pub fn run(args: &Args) -> Result<bool> {
     bar.finish_and_clear();
     proto::write(&made.model, &args.output, &proto::WriteOptions::default())?;
     if let Some(path) = &args.write_plan {
-        write_atomic(path, &serde_json::to_vec_pretty(&made.plan)?)?;
+        proto::write_file(path, &serde_json::to_vec_pretty(&made.plan)?)?;
     }
     let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |data| data.len());
     let (before, after) = (size(&args.model), size(&args.output));
@@ -172,7 +172,7 @@ pub fn run(args: &Args) -> Result<bool> {
     match args.json.as_deref() {
         Some(path) if path.as_os_str() == "-" => println!("{}", serde_json::to_string_pretty(&report)?),
         Some(path) => {
-            write_atomic(path, &serde_json::to_vec_pretty(&report)?)?;
+            proto::write_file(path, &serde_json::to_vec_pretty(&report)?)?;
             print(&made, before, after);
         }
         None => print(&made, before, after),

@@ -20,7 +20,7 @@ use crate::pipeline::sensitivity::damage::Score;
 use crate::pipeline::sensitivity::mix::Mixer;
 use crate::pipeline::sensitivity::table::{Change, SensitivityTable};
 use crate::pipeline::sensitivity::{MeasureOptions, accumulated, measure};
-use crate::pipeline::table::{CalibrationTable, write_atomic};
+use crate::pipeline::table::CalibrationTable;
 use crate::report::schema::{Point, Size};
 use crate::report::{self, Facts, Measured};
 
@@ -172,7 +172,7 @@ pub fn run(args: &Args) -> Result<()> {
             command: std::env::args().map(quoted).collect::<Vec<_>>().join(" "),
             notes: found.notes.clone(),
         });
-        write_atomic(path, report::html(&page)?.as_bytes())?;
+        proto::write_file(path, report::html(&page)?.as_bytes())?;
     }
     print(args, &found.table, &scores)
 }
@@ -208,7 +208,7 @@ fn print(args: &Args, table: &SensitivityTable, scores: &BTreeMap<Change, Score>
             println!("{text}");
             return Ok(());
         }
-        write_atomic(path, text.as_bytes())?;
+        proto::write_file(path, text.as_bytes())?;
     }
     println!(
         "{}, {} samples; what each change alone does, the most harmful first",

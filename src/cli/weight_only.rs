@@ -14,7 +14,6 @@ use crate::pipeline::low_bit::{
 };
 use crate::pipeline::quantize::Validation;
 use crate::pipeline::quantize::weight_only::weight_only;
-use crate::pipeline::table::write_atomic;
 
 /// Arguments of this mode.
 #[derive(clap::Args, Clone, Debug)]
@@ -175,7 +174,7 @@ pub fn run(args: &WeightArgs, common: &Common<'_>) -> Result<bool> {
         Some(path) if path.as_os_str() == "-" => println!("{}", serde_json::to_string_pretty(&report)?),
         path => {
             if let Some(path) = path {
-                write_atomic(path, &serde_json::to_vec_pretty(&report)?)?;
+                proto::write_file(path, &serde_json::to_vec_pretty(&report)?)?;
             }
             print(&made, &validation, before, after);
         }

@@ -3,7 +3,6 @@
 //! JSON, versioned. Sketches merge exactly, so a table made of shards equals the table of one run to the byte.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -98,7 +97,7 @@ impl CalibrationTable {
 
     /// Writes the table: to a temporary file first, so that a killed run leaves the old one whole.
     pub fn write(&self, path: &Path) -> Result<()> {
-        write_atomic(path, &serde_json::to_vec(self)?)
+        Ok(proto::write_file(path, &serde_json::to_vec(self)?)?)
     }
 
     /// Refuses a table of another model.
@@ -110,17 +109,4 @@ impl CalibrationTable {
         );
         Ok(())
     }
-}
-
-/// Writes beside the target and renames.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || -> Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
 }

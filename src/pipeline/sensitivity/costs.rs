@@ -7,8 +7,6 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use passes::quantize::Precision;
 
-use super::super::table::write_atomic;
-
 /// The first line of the stored form.
 const HEADER: &str = "what,name,precision,microseconds";
 
@@ -92,7 +90,7 @@ impl CostTable {
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        write_atomic(path, self.text().as_bytes())
+        Ok(proto::write_file(path, self.text().as_bytes())?)
     }
 }
 

@@ -8,7 +8,6 @@ use passes::quantize::{Precision, QuantPlan};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::super::table::write_atomic;
 use super::damage::{Damage, Score};
 
 /// Version of the stored form.
@@ -133,7 +132,7 @@ impl SensitivityTable {
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        write_atomic(path, &serde_json::to_vec(self)?)
+        Ok(proto::write_file(path, &serde_json::to_vec(self)?)?)
     }
 }
 
