@@ -9,7 +9,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use ir::Model;
 use proto::ReadOptions;
 
-use crate::data::{self, DataOptions, Layout, Preprocess, Selection, Source, TextOptions};
+use crate::data::{
+    self, DEFAULT_PREPROCESS, DataOptions, Layout, Preprocess, Selection, Source, TextOptions,
+};
 use crate::pipeline::engine::{Engine, EngineOptions};
 use crate::pipeline::measure::Figures;
 
@@ -35,9 +37,9 @@ pub struct DataArgs {
     /// Join this many samples along their first axis
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub batch: usize,
-    /// Pictures: imagenet, unit, yolo, or a TOML file
-    #[arg(long, value_name = "NAME|FILE", default_value = "imagenet")]
-    pub preprocess: String,
+    /// Pictures: imagenet (if nothing is said), unit, yolo, or a TOML file
+    #[arg(long, value_name = "NAME|FILE")]
+    pub preprocess: Option<String>,
     /// Pictures: size of the tensor, if the model leaves it open
     #[arg(long, value_name = "WIDTHxHEIGHT")]
     pub image_size: Option<String>,
@@ -74,7 +76,7 @@ fn three(values: &[f32], flag: &str) -> Result<[f32; 3]> {
 impl DataArgs {
     /// The options behind the arguments.
     pub fn options(&self) -> Result<DataOptions> {
-        let mut preprocess = Preprocess::load(&self.preprocess)?;
+        let mut preprocess = Preprocess::load(self.preprocess.as_deref().unwrap_or(DEFAULT_PREPROCESS))?;
         if let Some(size) = &self.image_size {
             let (width, height) =
                 size.split_once('x').context("--image-size takes WIDTHxHEIGHT, for example 224x224")?;
@@ -101,7 +103,17 @@ impl DataArgs {
     pub fn open(&self, model: &Model) -> Result<Box<dyn Source>> {
         let (specs, options) = (data::input_specs(model), self.options()?);
         match (&self.data, self.random) {
-            (Some(path), _) => data::open(path, &specs, &options),
+            (Some(path), _) => {
+                let source = data::open(path, &specs, &options)?;
+                let said = self.preprocess.is_some() || self.mean.is_some() || self.std.is_some();
+                if source.are_pictures() && !said {
+                    eprintln!(
+                        "note: pictures are prepared as for {DEFAULT_PREPROCESS}; if the model was trained otherwise, say how with \
+                         --preprocess"
+                    );
+                }
+                Ok(source)
+            }
             (None, Some(count)) => {
                 eprintln!("warning: random data: nothing measured here says how the model does on real data");
                 data::random(&specs, count, &options)

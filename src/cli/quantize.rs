@@ -1,5 +1,7 @@
 //! `onnxq quantize`: the main job. Writes a quantized model and says how good it is.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -272,17 +274,30 @@ fn print(made: &Quantized, before: u64, after: u64) {
         }
     }
     print!("{table}");
-    let mut kept: std::collections::BTreeMap<(&str, &str), usize> = std::collections::BTreeMap::new();
-    for op in ops.filter(|op| op.kernel == Kernel::Float) {
-        *kept.entry((&op.kind, &op.reason)).or_default() += 1;
-    }
-    if !kept.is_empty() {
-        println!("\nin float:");
-        for ((kind, reason), count) in kept {
-            println!("  {count} {kind}: {reason}");
-        }
-    }
+    print_float(&made.plan);
     for note in &made.notes {
         println!("note: {note}");
+    }
+}
+
+/// What stays in float, a line for each reason, the reason with most multiplications first.
+fn print_float(plan: &QuantPlan) {
+    let mut reasons: BTreeMap<&str, (u64, BTreeMap<&str, usize>)> = BTreeMap::new();
+    for op in plan.ops.values().filter(|op| op.kernel == Kernel::Float) {
+        let (macs, kinds) = reasons.entry(&op.reason).or_default();
+        *macs += op.macs;
+        *kinds.entry(&op.kind).or_default() += 1;
+    }
+    if reasons.is_empty() {
+        return;
+    }
+    println!("\nin float:");
+    let mut reasons: Vec<_> = reasons.into_iter().collect();
+    reasons.sort_by_key(|(_, (macs, kinds))| Reverse((*macs, kinds.values().sum::<usize>())));
+    for (reason, (_, kinds)) in reasons {
+        let mut kinds: Vec<_> = kinds.into_iter().collect();
+        kinds.sort_by_key(|&(_, count)| Reverse(count));
+        let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+        println!("  {reason}: {}", kinds.join(", "));
     }
 }

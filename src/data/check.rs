@@ -148,4 +148,8 @@ impl Source for Checked {
     fn is_random(&self) -> bool {
         self.inner.is_random()
     }
+
+    fn are_pictures(&self) -> bool {
+        self.inner.are_pictures()
+    }
 }

@@ -108,4 +108,8 @@ impl Source for Images {
     fn label(&self, at: usize) -> String {
         file_name(&self.files[at])
     }
+
+    fn are_pictures(&self) -> bool {
+        true
+    }
 }

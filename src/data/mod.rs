@@ -22,7 +22,7 @@ use ir::{DType, Dim, Model};
 use runtime::Feed;
 
 pub use labels::Labels;
-pub use preprocess::{Layout, Preprocess};
+pub use preprocess::{DEFAULT as DEFAULT_PREPROCESS, Layout, Preprocess};
 pub use select::{Selection, part};
 pub use text::{TextOptions, is_token_input};
 
@@ -51,6 +51,11 @@ pub trait Source: Send + Sync {
 
     /// The values were made up, not measured: every report says so.
     fn is_random(&self) -> bool {
+        false
+    }
+
+    /// Samples are made of pictures, as [`DataOptions::preprocess`] says.
+    fn are_pictures(&self) -> bool {
         false
     }
 }

@@ -56,9 +56,12 @@ pub struct Preprocess {
 
 impl Default for Preprocess {
     fn default() -> Preprocess {
-        Preprocess::preset("imagenet").expect("the preset is in the table")
+        Preprocess::preset(DEFAULT).expect("the preset is in the table")
     }
 }
+
+/// What is taken if nobody says how pictures become tensors.
+pub const DEFAULT: &str = "imagenet";
 
 /// Presets by the name that users type.
 pub const PRESETS: &[(&str, &str)] = &[

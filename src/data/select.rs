@@ -85,6 +85,10 @@ impl Source for Picked {
     fn is_random(&self) -> bool {
         self.inner.is_random()
     }
+
+    fn are_pictures(&self) -> bool {
+        self.inner.are_pictures()
+    }
 }
 
 /// Some samples of a borrowed source.
@@ -117,6 +121,10 @@ impl Source for Part<'_> {
 
     fn is_random(&self) -> bool {
         self.inner.is_random()
+    }
+
+    fn are_pictures(&self) -> bool {
+        self.inner.are_pictures()
     }
 }
 

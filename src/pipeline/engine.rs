@@ -98,8 +98,9 @@ fn remark(executor: &dyn Executor, model: &Model) -> Option<String> {
     let more = if remarks.len() > NAMED { ", ..." } else { "" };
     (!remarks.is_empty()).then(|| {
         let count = remarks.len();
+        let plural = if count == 1 { "" } else { "s" };
         format!(
-            "{} runs {count} operators by their definition, which is slow: {}{more}",
+            "{} runs {count} operator{plural} by definition, which is slow: {}{more}",
             executor.name(),
             named.join(", ")
         )
