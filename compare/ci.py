@@ -21,6 +21,7 @@ from PIL import Image
 import common
 import conformance
 import folding
+import foreign
 import lossless
 import shapes
 import simplify
@@ -140,6 +141,15 @@ def check_check(program: Path, target: str, work: Path) -> str:
     return "" if done.ok else done.out[:300]
 
 
+def check_foreign(program: Path, name: str) -> str:
+    """`check` on files of onnxruntime's quantizer: right about them as they are, and it finds what is seeded."""
+    models = [model for model in common.fixture_models() if model.name == name]
+    healthy, faults = foreign.examine(program, models, with_peers=False, progress=lambda _: None)
+    if not healthy or not any(row.tried for row in faults):
+        return "onnxruntime.quantization made no file"
+    return "; ".join(f"{row.name}: {row.wrong[0]}" for row in healthy + faults if row.wrong)[:400]
+
+
 def check_report(program: Path, command: list) -> str:
     """Commands with --json write one JSON value to stdout and nothing else."""
     done = common.call([program, *command, "--json"])
@@ -172,6 +182,8 @@ def checks(program: Path, work: Path) -> Iterator[Check]:
     yield "dynamic and operators on codes", lambda: check_forms(program, work)
     for target in ("ort-cpu", "tensorrt", "openvino", "qnn", "tract"):
         yield f"check what was made for {target}", lambda t=target: check_check(program, t, work)
+    for name in ("mnist_cntk", "dtln_1"):
+        yield f"check files of other tools, {name}", lambda n=name: check_foreign(program, n)
     if (common.SHARED / "models").is_dir():
         for case in folding.cases(None)[0][::STEP]:
             yield f"fold {case.name}", lambda c=case: check_folding(program, c)

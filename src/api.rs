@@ -64,6 +64,7 @@ pub fn quantize(
     if model == output {
         bail!("the output would overwrite the input {}", model.display());
     }
+    proto::writable(output)?;
     let loaded =
         proto::read(model, &proto::ReadOptions::default()).with_context(|| model.display().to_string())?;
     let source = samples

@@ -10,7 +10,7 @@
 //!
 //! [[node]]                  # by name, key or type; * and ? match
 //! match = "head/*"
-//! precision = "float"       # float, int8, dynamic, w8
+//! precision = "float"       # float, int8, a16w8, fp8, dynamic, w8
 //!
 //! [[tensor]]                # by name
 //! match = "image"
@@ -140,11 +140,12 @@ pub fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("cannot read the recipe {}", path.display()))
 }
 
-/// The arguments that a recipe's keys stand for, without those given on the command line.
+/// The arguments that a recipe's keys stand for, without those given on the command line and those that the command which
+/// reads the recipe (`reader`) has not.
 ///
 /// # Errors
-/// A key that is no flag of the command, or a value of the wrong kind.
-pub fn flags(text: &str, command: &Command, given: &ArgMatches) -> Result<Vec<OsString>> {
+/// A key that is no flag of the command that recipes are for, or a value of the wrong kind.
+pub fn flags(text: &str, command: &Command, reader: &Command, given: &ArgMatches) -> Result<Vec<OsString>> {
     let table: toml::Table = toml::from_str(text)?;
     let mut flags = Vec::new();
     for (key, value) in &table {
@@ -159,7 +160,8 @@ pub fn flags(text: &str, command: &Command, given: &ArgMatches) -> Result<Vec<Os
             let names: Vec<&str> = known().filter_map(|arg| arg.get_long()).collect();
             bail!("{key:?} is no key of a recipe; there are node, tensor, {}", names.join(", "));
         };
-        if given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine) {
+        let takes = reader.get_arguments().any(|own| own.get_long() == Some(&long));
+        if !takes || given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine) {
             continue;
         }
         match (value, arg.get_action()) {
@@ -205,7 +207,7 @@ mod tests {
 
     fn expanded(recipe: &str, line: &[&str]) -> Result<Vec<String>> {
         let given = command().get_matches_from(line);
-        Ok(flags(recipe, &command(), &given)?
+        Ok(flags(recipe, &command(), &command(), &given)?
             .into_iter()
             .map(|flag| flag.to_string_lossy().into_owned())
             .collect())

@@ -134,6 +134,24 @@ const CASES: &[Case] = &[
     ("openvino", "OV06", CONV, &[("Conv (xd,", "Conv (x,")]),
     ("openvino", "OV07", CONV, &[("{CODES}", "{LOWEST}")]),
     ("openvino", "OV08", CONV, &[("y = Conv (xd, wd, b)", "y = com.microsoft.QGemm (x, s, z, w, ws, wz)")]),
+    (
+        "openvino",
+        "OV08",
+        PRODUCT,
+        &[(
+            "y = MatMul (gd, wd)",
+            "yq = QLinearMatMul (gq, s, z, w, ws, wz, s, z)\n y = DequantizeLinear (yq, s, z)",
+        )],
+    ),
+    (
+        "openvino",
+        "OV08",
+        UNIT,
+        &[(
+            "r = Transpose (cd)",
+            "g = com.microsoft.QLinearGlobalAveragePool (cq, s, z, s, z)\n r = Transpose (cd)",
+        )],
+    ),
     ("openvino", "OV09", CONV, &[(": 19,", ": 12,")]),
     ("qnn", "QNN01", UNIT, &[("float[1,16,4,4] x", "float[n,16,4,4] x")]),
     ("qnn", "QNN02", UNIT, &[("(cd)", "(c)")]),

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use ir::text::parse;
 use ir::{DType, Model, Tensor};
+use onnxq_passes::check::{CheckOptions, check};
 use onnxq_passes::quantize::emit_qdq::{emit_qdq, needed_opset};
 use onnxq_passes::quantize::emit_qoperator::emit_qoperator;
 use onnxq_passes::quantize::integer_io::integer_io;
@@ -81,16 +82,15 @@ fn fit(plan: &mut QuantPlan, model: &Model) {
         let Value::Tensor(tensor) = value else { panic!("a tensor") };
         ranges.insert(name, quant::quantize::min_max(&tensor.to_vec::<f32>().unwrap()));
     }
-    for names in plan
+    let classes: BTreeMap<usize, Vec<String>> = plan
         .classes()
-        .into_values()
-        .map(|names| names.into_iter().map(String::from).collect::<Vec<_>>())
-        .collect::<Vec<_>>()
-    {
-        let own = names.iter().find_map(|name| plan.values[name].range);
+        .into_iter()
+        .map(|(class, names)| (class, names.into_iter().map(String::from).collect()))
+        .collect();
+    for (class, names) in classes {
+        let own = plan.rounded().filter(|(_, entry)| entry.class == class).find_map(|(_, entry)| entry.range);
         let seen = names.iter().map(|name| ranges[name]).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap();
-        for name in names {
-            let entry = plan.values.get_mut(&name).unwrap();
+        for (_, entry) in plan.rounded_mut().filter(|(_, entry)| entry.class == class) {
             let (low, high) = own.unwrap_or(seen);
             entry.params = Some(Params::from_range(low, high, entry.grid, &Policy::default()).0);
         }
@@ -245,6 +245,96 @@ fn every_forms_nodes_have_names_of_their_own() {
         names.dedup();
         assert_eq!(names.len(), all, "{form:?}");
     }
+}
+
+/// Type of the zero point of every Q and DQ around an operator's data, by the operator's first output.
+fn types_read(model: &Model, key: &str) -> Vec<DType> {
+    let graph = model.main();
+    let made = |name: &str| graph.find(name).and_then(|value| graph.producer(value));
+    let (op, _) = made(&format!("{key}_float")).or_else(|| made(key)).expect("the operator is there");
+    let inputs = graph.op_inputs(op).into_iter().flatten();
+    let links = inputs.filter_map(|value| graph.producer(value).map(|(op, _)| op));
+    let links = links.filter(|&link| graph.op(link).kind.is("DequantizeLinear"));
+    links.filter_map(|link| graph.constant(graph.input(link, 2)?)).map(Tensor::dtype).collect()
+}
+
+#[test]
+fn two_precisions_meet_at_a_conversion() {
+    // The convolution `p` and the sum behind it read 16 bits, everything around them 8: `m` is converted for `p`, `r` (which
+    // `d` reads in 8 bits) for `t`, and `q` for the pool.
+    let model = filled(NETWORK);
+    let wide = |choices: &mut Choices<'_>| {
+        choices.overrides.extend(["p", "t"].map(|key| (key.to_string(), Precision::A16w8)));
+    };
+    for name in ["qnn", "ort-cpu", "openvino"] {
+        let (plan, out) = quantized(&model, name, Form::Qdq, wide);
+        let seen = sqnr(&model, &out);
+        assert!(seen > GOOD, "{name}: {seen:.1} dB\n{}", ir::text::print(&out));
+        assert_eq!(out.opset(""), Some(21), "{name}");
+        assert_eq!(plan.ops["p"].precision, Precision::A16w8, "{name}");
+        assert_eq!(plan.ops["d"].precision, Precision::Int8, "{name}");
+        assert_eq!(types_read(&out, "p")[0], DType::U16, "{name}");
+        assert_eq!(types_read(&out, "d")[0], DType::U8, "{name}");
+        // No operator reads or writes codes of two types, whatever its neighbours do.
+        let options = CheckOptions::default();
+        for (target, rule) in [("qnn", "QNN09"), ("ort-cpu", "ORT02")] {
+            let found = check(&out, onnxq_passes::target::target(target).unwrap(), &options);
+            let mixed: Vec<_> = found.iter().filter(|finding| finding.rule == rule).collect();
+            assert!(mixed.is_empty(), "{name}: {mixed:?}\n{}", ir::text::print(&out));
+        }
+    }
+    let (plan, out) = quantized(&model, "qnn", Form::Qdq, wide);
+    let converted: Vec<(&str, &str)> =
+        plan.conversions.iter().map(|(name, list)| (name.as_str(), list[0].to.grid.code.name())).collect();
+    assert_eq!(converted, [("m", "uint16"), ("q", "uint8"), ("r", "uint16")]);
+    assert_eq!(types_read(&out, "t"), [DType::U16, DType::U16]);
+    // What is 16 bits wide is more accurate than 8 bits there.
+    let (_, narrow) = quantized(&model, "qnn", Form::Qdq, |_| {});
+    let gain = sqnr(&model, &out) - sqnr(&model, &narrow);
+    assert!(gain > 0.0, "{gain:.2} dB");
+}
+
+#[test]
+fn a_value_that_nothing_writes_in_codes_is_rounded_to_its_widest_grid_first() {
+    let text = r#"
+<ir_version: 10, opset_import: ["" : 17]>
+main (float[4,32] x) => (float[4,16] y, float[4,16] z)
+<float[32,16] w1 = {}, float[32,16] w2 = {}>
+{
+  y = MatMul (x, w1)
+  z = MatMul (x, w2)
+}"#;
+    let (plan, out) = quantized(&filled(text), "qnn", Form::Qdq, |choices| {
+        choices.overrides.insert("z".into(), Precision::A16w8);
+    });
+    assert_eq!(plan.values["x"].grid.code.name(), "uint16");
+    assert_eq!(plan.conversions["x"][0].readers, ["y"]);
+    assert_eq!(types_read(&out, "y")[0], DType::U8);
+    assert_eq!(types_read(&out, "z")[0], DType::U16);
+}
+
+#[test]
+fn constants_are_stored_once_for_each_precision_of_their_readers() {
+    let text = r#"
+<ir_version: 10, opset_import: ["" : 17]>
+main (float[1,8,6,6] x) => (float[1,16,6,6] y, float[1,16,6,6] z)
+<float[16,8,3,3] w1 = {}, float[16,8,3,3] w2 = {}, float[1,16,1,1] c = {0.5,0.25,0.5,0.25,0.5,0.25,0.5,0.25,
+ 0.5,0.25,0.5,0.25,0.5,0.25,0.5,0.25}>
+{
+  a = Conv <pads = [1,1,1,1]> (x, w1)
+  d = Conv <pads = [1,1,1,1]> (x, w2)
+  y = Add (a, c)
+  z = Add (d, c)
+}"#;
+    let model = filled(text);
+    let (plan, out) = quantized(&model, "qnn", Form::Qdq, |choices| {
+        choices.overrides.extend(["d", "z"].map(|key| (key.to_string(), Precision::A16w8)));
+    });
+    assert_eq!(plan.conversions["c"].len(), 1);
+    assert_eq!(types_read(&out, "y"), [DType::U8, DType::U8]);
+    assert_eq!(types_read(&out, "z"), [DType::U16, DType::U16]);
+    let seen = sqnr(&model, &out);
+    assert!(seen > GOOD, "{seen:.1} dB\n{}", ir::text::print(&out));
 }
 
 #[test]

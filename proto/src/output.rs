@@ -18,6 +18,19 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), ProtoError> {
     Output::new(path.to_path_buf())?.fill(|file| file.write_all(bytes))?.publish()
 }
 
+/// Tries whether a file can be written there, and leaves nothing behind: asked before long work.
+///
+/// # Errors
+///
+/// As [`write_file`].
+pub fn writable(path: &Path) -> Result<(), ProtoError> {
+    match path.metadata() {
+        // Opening a pipe and closing it again would end it for its reader.
+        Ok(found) if !found.is_dir() && !found.is_file() => Ok(()),
+        _ => Output::new(path.to_path_buf()).map(drop),
+    }
+}
+
 /// A file that is not there until it is complete.
 pub(crate) enum Output {
     /// Renamed at the end.

@@ -33,7 +33,10 @@ pub struct Args {
     /// The processor
     #[arg(long, value_enum)]
     cpu: Option<CpuArg>,
-    /// Print the findings as JSON
+    /// List every place; without, the first few of each rule
+    #[arg(long)]
+    all: bool,
+    /// Print the findings as JSON, all of them
     #[arg(long)]
     json: bool,
     /// Write the findings in the format of code scanners (SARIF 2.1.0)
@@ -60,22 +63,32 @@ pub fn run(args: &Args) -> Result<bool> {
     if args.json {
         println!("{}", serde_json::to_string_pretty(&findings)?);
     } else {
-        print(target, &findings);
+        print(target, &findings, if args.all { usize::MAX } else { SHOWN });
     }
     Ok(!findings.iter().any(|finding| finding.severity == Severity::Error))
 }
 
-/// One rule after the other, each with its places.
-fn print(target: &dyn Target, findings: &[Finding]) {
+/// Places of a rule that are listed without `--all`.
+const SHOWN: usize = 3;
+
+/// One rule after the other, each with the first of its places.
+fn print(target: &dyn Target, findings: &[Finding], shown: usize) {
     for rule in rules(target) {
-        let mut places = findings.iter().filter(|finding| finding.rule == rule.id).peekable();
-        if places.peek().is_none() {
+        let places: Vec<&Finding> = findings.iter().filter(|finding| finding.rule == rule.id).collect();
+        if places.is_empty() {
             continue;
         }
-        println!("{}  {}", rule.id, rule.about);
-        for finding in places {
+        let count = match places.len() {
+            1 => String::new(),
+            count => format!(" ({count} places)"),
+        };
+        println!("{}  {}{count}", rule.id, rule.about);
+        for finding in places.iter().take(shown) {
             let value = finding.value.as_ref().map_or_else(String::new, |value| format!(" at {value:?}"));
             println!("  {:<11}  {}{value}: {}", finding.severity, finding.node, finding.found);
+        }
+        if places.len() > shown {
+            println!("  and {} more: --all lists them", places.len() - shown);
         }
         println!("  mend: {} ({})", rule.mend, rule.source);
     }
@@ -99,6 +112,20 @@ fn level(severity: Severity) -> &'static str {
     }
 }
 
+/// The path as RFC 3986 has it: absolute ones with their scheme, everything unusual as percent and code.
+fn uri(path: &Path) -> String {
+    let text = path.to_string_lossy().replace('\\', "/");
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    let coded: String = text
+        .bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect();
+    match path.is_absolute() {
+        true => format!("file://{}{coded}", if coded.starts_with('/') { "" } else { "/" }),
+        false => coded,
+    }
+}
+
 /// A log of one run, SARIF 2.1.0.
 fn sarif(model: &Path, target: &dyn Target, findings: &[Finding]) -> Value {
     let describe = |rule: &Rule| {
@@ -109,14 +136,16 @@ fn sarif(model: &Path, target: &dyn Target, findings: &[Finding]) -> Value {
             "defaultConfiguration": { "level": level(rule.severity) },
         })
     };
-    let uri = model.to_string_lossy().replace('\\', "/");
+    let uri = uri(model);
     let result = |finding: &Finding| {
+        let index = rules(target).iter().position(|rule| rule.id == finding.rule);
         let value = finding.value.as_ref().map_or_else(String::new, |value| format!(", value {value:?}"));
         let place = format!("graph {:?}, {}{value}", finding.graph, finding.node);
         json!({
             "ruleId": finding.rule,
+            "ruleIndex": index,
             "level": level(finding.severity),
-            "message": { "text": format!("{place}: {}", finding.found) },
+            "message": { "text": format!("{place}: {}; {}", finding.found, finding.mend) },
             "locations": [{
                 "physicalLocation": { "artifactLocation": { "uri": uri } },
                 "logicalLocations": [{ "fullyQualifiedName": place }],
@@ -129,10 +158,23 @@ fn sarif(model: &Path, target: &dyn Target, findings: &[Finding]) -> Value {
         "runs": [{
             "tool": { "driver": {
                 "name": format!("onnxq check --target {}", target.name()),
-                "version": env!("CARGO_PKG_VERSION"),
+                "semanticVersion": env!("CARGO_PKG_VERSION"),
                 "rules": rules(target).iter().map(describe).collect::<Vec<_>>(),
             }},
             "results": findings.iter().map(result).collect::<Vec<_>>(),
         }],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_uris() {
+        assert_eq!(uri(Path::new("a folder/m#1.onnx")), "a%20folder/m%231.onnx");
+        assert_eq!(uri(Path::new("é.onnx")), "%C3%A9.onnx");
+        #[cfg(unix)]
+        assert_eq!(uri(Path::new("/m.onnx")), "file:///m.onnx");
+    }
 }

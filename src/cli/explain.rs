@@ -5,25 +5,19 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use passes::quantize::{Kernel, QuantPlan, choose};
 
-use super::common::{read_model, target};
+use super::choice::ChoiceArgs;
+use super::common::read_model;
 use super::table::Table;
 use crate::pipeline::prepare::quantizable;
-use crate::pipeline::quantize::{Mode, QuantizeOptions, choices};
+use crate::pipeline::quantize::{Mode, adjust, choices};
 
 /// Print the manual of a pass, operator, target or method; or how a model would be quantized, and why
 #[derive(clap::Args)]
 pub struct Args {
     /// A model, or the name of a pass, operator, target or method
     name: String,
-    /// Model: the runtime that it would be for
-    #[arg(long, default_value = "ort-cpu")]
-    target: String,
-    /// Model: what would be rounded ahead of time
-    #[arg(long, value_enum, default_value_t)]
-    mode: Mode,
-    /// Model: keep these operators in float
-    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
-    exclude: Vec<String>,
+    #[command(flatten)]
+    pub choice: ChoiceArgs,
     /// Model: the plan as JSON, as `quantize --plan` takes it (without scales)
     #[arg(long)]
     json: bool,
@@ -67,13 +61,17 @@ fn explain_op(name: &str) -> bool {
 }
 
 fn explain_model(args: &Args) -> Result<()> {
-    let mut options = QuantizeOptions::new(target(&args.target)?);
-    options.mode = args.mode;
-    options.exclude = args.exclude.clone();
+    let options = args.choice.options()?;
+    if options.mode == Mode::WeightOnly {
+        bail!(
+            "weights of few bits are chosen without a plan: quantize --mode weight-only --json says what it chose"
+        );
+    }
     let model = quantizable(read_model(&PathBuf::from(&args.name))?)?;
     let mut asked = choices(&model, &options)?;
-    asked.dynamic = args.mode == Mode::Dynamic;
-    let plan = choose(&model, &asked);
+    asked.dynamic = options.mode == Mode::Dynamic;
+    let mut plan = choose(&model, &asked);
+    adjust(&mut plan, &model, &options)?;
     match args.json {
         true => println!("{}", serde_json::to_string_pretty(&plan)?),
         false => print(&plan),
@@ -102,10 +100,10 @@ fn print(plan: &QuantPlan) {
     }
     print!("{ops}");
     let mut values = Table::new(&["value", "codes", "shares", "range", "why"]);
-    for (name, value) in &plan.values {
+    for (name, value) in plan.rounded() {
         let form = if value.grid.symmetric { "symmetric" } else { "asymmetric" };
         values.row(vec![
-            name.clone(),
+            name.to_string(),
             format!("{} {form}", value.grid.code.name()),
             format!("#{}", value.class),
             value.range.map_or_else(String::new, |(low, high)| format!("{low} to {high}")),

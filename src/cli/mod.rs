@@ -3,6 +3,7 @@
 mod auto;
 mod calibrate;
 mod check;
+mod choice;
 mod common;
 mod compare;
 mod eval;
@@ -84,16 +85,21 @@ pub fn main() -> ExitCode {
 /// The command line, with what a recipe adds to it.
 fn arguments(mut line: Vec<OsString>) -> anyhow::Result<Args> {
     let args = Args::parse_from(&line);
-    let Command::Quantize(quantize) = &args.command else { return Ok(args) };
-    let Some(path) = &quantize.recipe else { return Ok(args) };
+    let path = match &args.command {
+        Command::Quantize(quantize) => &quantize.choice.recipe,
+        Command::Explain(explain) => &explain.choice.recipe,
+        _ => return Ok(args),
+    };
+    let Some(path) = path else { return Ok(args) };
     let command = Args::command();
     let given = Args::command().get_matches_from(&line);
-    let (Some(("quantize", given)), Some(command)) =
-        (given.subcommand(), command.find_subcommand("quantize"))
+    let (Some((name, given)), Some(quantize)) = (given.subcommand(), command.find_subcommand("quantize"))
     else {
         return Ok(args);
     };
-    let flags = crate::recipe::flags(&crate::recipe::read(path)?, command, given);
+    // Whichever command reads it, a recipe is one of `quantize`.
+    let reader = command.find_subcommand(name).unwrap_or(quantize);
+    let flags = crate::recipe::flags(&crate::recipe::read(path)?, quantize, reader, given);
     line.extend(flags.with_context(|| path.display().to_string())?);
     Ok(Args::parse_from(line))
 }

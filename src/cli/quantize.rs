@@ -5,18 +5,18 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
-use passes::quantize::{Kernel, Precision, QuantPlan};
+use passes::quantize::{Kernel, QuantPlan};
 use quant::range::Method;
 use serde::Serialize;
 
 use super::auto::{self, AutoArgs};
-use super::common::{Bars, DataArgs, EngineArgs, progress, read_model, target};
+use super::choice::ChoiceArgs;
+use super::common::{Bars, DataArgs, EngineArgs, progress, read_model};
 use super::table::Table;
 use super::weight_only::{self, WeightArgs};
 use crate::pipeline::quantize::refine::Step;
-use crate::pipeline::quantize::{Format, Mode, QuantizeOptions, Quantized, Validation, named_grid, quantize};
+use crate::pipeline::quantize::{Format, Mode, QuantizeOptions, Quantized, Validation, quantize};
 use crate::pipeline::table::CalibrationTable;
-use crate::recipe::{self, Rules, named_precision};
 
 /// Quantize a model, and measure what that did to it
 #[derive(clap::Args)]
@@ -26,42 +26,17 @@ pub struct Args {
     /// Where to write the quantized model
     #[arg(short, long)]
     output: PathBuf,
-    /// What is rounded ahead of time
-    #[arg(long, value_enum, default_value_t)]
-    mode: Mode,
-    /// Take what is not given here from this recipe (TOML); its keys are the flags
-    #[arg(long, value_name = "FILE")]
-    pub recipe: Option<PathBuf>,
-    /// The runtime that the file is for (`onnxq list targets`)
-    #[arg(long, default_value = "ort-cpu")]
-    target: String,
+    #[command(flatten)]
+    pub choice: ChoiceArgs,
     /// Range method of activations (`onnxq list methods`)
     #[arg(long, default_value = "auto")]
     method: String,
     /// How quantization is written into the file
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Codes of activations: uint8, int8, uint16, int16, fp8; -symmetric behind it puts zero in the middle
-    #[arg(long, value_name = "CODES")]
-    activation: Option<String>,
-    /// Codes of weights: int8, uint8, fp8; -asymmetric behind it gives a zero point
-    #[arg(long, value_name = "CODES")]
-    weight: Option<String>,
-    /// Precision: int8, a16w8, fp8
-    #[arg(long, default_value = "int8")]
-    precision: String,
-    /// One scale a weight instead of one a channel
-    #[arg(long)]
-    per_tensor: bool,
     /// Inputs and outputs of the model become codes, where they are quantized anyway
     #[arg(long)]
     integer_io: bool,
-    /// Quantize only these operators: node names, value names or types; * and ? match
-    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
-    include: Vec<String>,
-    /// Keep these operators in float: node names, value names or types; * and ? match
-    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
-    exclude: Vec<String>,
     /// Follow this plan (JSON) instead of making one
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
@@ -109,12 +84,13 @@ pub fn run(args: &Args) -> Result<bool> {
     if args.output == args.model {
         bail!("--output would overwrite the input");
     }
-    if args.mode == Mode::WeightOnly {
+    can_write(args)?;
+    if args.choice.mode == Mode::WeightOnly {
         let common = weight_only::Common {
             model: &args.model,
             output: &args.output,
-            target: &args.target,
-            exclude: &args.exclude,
+            target: &args.choice.target,
+            exclude: &args.choice.exclude,
             json: args.json.as_deref(),
             bars: &args.bars,
             data: &args.data,
@@ -124,7 +100,7 @@ pub fn run(args: &Args) -> Result<bool> {
     }
     let mut options = options(args)?;
     let model = read_model(&args.model)?;
-    let source = match (&args.data.data, args.data.random, args.mode) {
+    let source = match (&args.data.data, args.data.random, args.choice.mode) {
         (None, None, Mode::Dynamic) => None,
         _ => Some(args.data.open(&model)?),
     };
@@ -184,37 +160,23 @@ pub fn run(args: &Args) -> Result<bool> {
 
 /// What the arguments and the recipe ask.
 fn options(args: &Args) -> Result<QuantizeOptions> {
-    let codes = |name: &Option<String>, flag: &str, weights| {
-        let grid = name.as_deref().map(|name| named_grid(name, weights)).transpose();
-        grid.with_context(|| format!("--{flag}"))
-    };
-    let activation = codes(&args.activation, "activation", false)?;
-    let precision = match activation.map(|grid| grid.code) {
-        Some(code) if code.is_float() => Precision::Fp8,
-        Some(code) if code.bits() == 16 => Precision::A16w8,
-        _ => named_precision(&args.precision)?,
-    };
     Ok(QuantizeOptions {
-        mode: args.mode,
         format: args.format,
-        precision,
-        activation,
-        weight: codes(&args.weight, "weight", true)?,
-        per_tensor: args.per_tensor,
         method: args.method.parse::<Method>().map_err(|e| anyhow!("--method: {e}"))?,
-        include: args.include.clone(),
-        exclude: args.exclude.clone(),
-        rules: match &args.recipe {
-            Some(path) => Rules::parse(&recipe::read(path)?).with_context(|| path.display().to_string())?,
-            None => Rules::default(),
-        },
         integer_io: args.integer_io,
         engine: args.engine.options(),
         plan: args.plan.as_deref().map(read_plan).transpose()?,
         table: args.table.as_deref().map(CalibrationTable::read).transpose()?,
         refine: !args.no_refine,
-        ..QuantizeOptions::new(target(&args.target)?)
+        ..args.choice.options()?
     })
+}
+
+/// Files that are written at the end can be: better said before an hour's work than after it.
+fn can_write(args: &Args) -> Result<()> {
+    let reports = [&args.write_plan, &args.json, &args.auto.report, &args.auto.report_json];
+    let files = reports.into_iter().flatten().filter(|path| path.as_os_str() != "-");
+    files.chain([&args.output]).try_for_each(|path| Ok(proto::writable(path)?))
 }
 
 fn read_plan(path: &std::path::Path) -> Result<QuantPlan> {

@@ -74,7 +74,7 @@ pub(super) const RULES: &[Rule] = &[
     rule(
         "OV08",
         Error,
-        "no quantized operator that the importer does not know",
+        "no quantized operator that the importer does not know, and one scale a weight of QLinearMatMul",
         "emit Q/DQ (--format qdq)",
         "openvino, src/frontends/onnx/docs/supported_ops.md",
         operators,
@@ -199,9 +199,11 @@ fn preset(view: &View<'_>, found: &mut Found<'_>) {
         let middle = if codes.dtype() == DType::U8 { 128 } else { 0 };
         if link.zeros(view).is_some_and(|zeros| zeros.iter().any(|&zero| zero != middle)) {
             found.at(node, link.input(), "an asymmetric weight");
-        } else if link.scale_count(view) == Some(1) && channels.is_some_and(|count| count > 1) {
+        }
+        if link.scale_count(view) == Some(1) && channels.is_some_and(|count| count > 1) {
             found.at(node, link.input(), format!("one scale for {} channels", channels.unwrap_or(0)));
-        } else if codes.dtype() == DType::I8 && codes.bytes().contains(&0x80) {
+        }
+        if codes.dtype() == DType::I8 && codes.bytes().contains(&0x80) {
             found.at(node, link.input(), "the code -128");
         }
     }
@@ -226,6 +228,15 @@ fn activations<'a>(view: &View<'a>, node: super::Node<'a>, found: &mut Found<'_>
 fn operators(view: &View<'_>, found: &mut Found<'_>) {
     for node in view.nodes().filter(|node| REFUSED.contains(&node.key())) {
         found.at(node, None, format!("operator com.microsoft.{}", node.key().1));
+    }
+    for node in view.named(&["QLinearMatMul"]) {
+        // Scales of both operands and of the output.
+        for scale in [1, 4, 6].into_iter().filter_map(|slot| node.input(slot)) {
+            let count = view.shape(node, scale).and_then(|shape| shape.elements());
+            if let Some(count) = count.filter(|&count| count != 1) {
+                found.at(node, Some(scale), format!("{count} scales of a QLinearMatMul"));
+            }
+        }
     }
 }
 

@@ -14,13 +14,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ir::{DType, Graph, Model, OpId, Role as Origin, ValueId};
 use ops::{Role, Scheme, Work, scheme};
-use quant::Grid;
+use quant::{CodeType, Grid};
 
 pub use super::keys::key_of;
 
 use super::classes::Classes;
 use super::cost::macs;
-use super::plan::{BiasPlan, Kernel, OpPlan, Precision, QuantPlan, ValuePlan, WeightPlan};
+use super::plan::{BiasPlan, Conversion, Kernel, OpPlan, Precision, QuantPlan, ValuePlan, WeightPlan};
 use crate::target::{Candidate, Support, Target};
 
 /// What the user asks for.
@@ -29,7 +29,8 @@ pub struct Choices<'a> {
     pub target: &'a dyn Target,
     /// The precision of operators that are quantized at all.
     pub precision: Precision,
-    /// Precisions of single operators, by the name of the first output: these win.
+    /// Precisions of single operators, by the name of the first output: these win. Where operators of two precisions meet,
+    /// the value between them is converted.
     pub overrides: BTreeMap<String, Precision>,
     /// One scale a weight instead of one a channel.
     pub per_tensor: bool,
@@ -57,12 +58,43 @@ impl<'a> Choices<'a> {
             weight: None,
         }
     }
+
+    /// The precision that an operator has if it is quantized with ranges known ahead of time.
+    fn precision_of(&self, key: &str) -> Precision {
+        self.overrides.get(key).copied().filter(|asked| asked.is_static()).unwrap_or(self.precision)
+    }
+
+    /// The grid of the activations of a precision.
+    fn activation_grid(&self, precision: Precision) -> Grid {
+        if let Some(grid) = self.activation.filter(|_| precision == self.precision) {
+            return grid;
+        }
+        let grid = self.target.activation_grid();
+        match precision {
+            Precision::A16w8 if grid.code.is_signed() => Grid { code: CodeType::I16, ..grid },
+            Precision::A16w8 => Grid { code: CodeType::U16, ..grid },
+            Precision::Fp8 => Grid::symmetric(CodeType::F8E4M3FN),
+            _ => grid,
+        }
+    }
+
+    /// The grid of the weights of a precision. 8-bit weights are the same beside activations of 8 and of 16 bits.
+    fn weight_grid(&self, precision: Precision) -> Grid {
+        let alike = (precision == Precision::Fp8) == (self.precision == Precision::Fp8);
+        match self.weight.filter(|_| alike) {
+            Some(grid) => grid,
+            None if precision == Precision::Fp8 => Grid::symmetric(CodeType::F8E4M3FN),
+            None => self.target.weight_grid(),
+        }
+    }
 }
 
 /// What is known of one operator while choosing.
 struct Node<'a> {
     id: OpId,
     key: String,
+    /// What it has if it is chosen.
+    precision: Precision,
     scheme: Option<Scheme>,
     support: Support,
     /// Input slots that are rounded if the operator is chosen.
@@ -128,6 +160,7 @@ fn classify<'a>(graph: &'a Graph, id: OpId, choices: &Choices<'_>) -> Node<'a> {
     let scheme = scheme(graph, id);
     let mut node = Node {
         id,
+        precision: choices.precision_of(&key),
         key,
         scheme: None,
         support: Support::Float(""),
@@ -394,6 +427,18 @@ fn write(
     let mut classes = Classes::default();
     let mut groups = Classes::default();
     let name = |value: ValueId| graph.value(value).name().to_string();
+    let grids: BTreeMap<ValueId, Grids> =
+        needs.keys().map(|&value| (value, Grids::of(graph, nodes, absorbed, value, choices))).collect();
+    // Values share parameters grid by grid: what a value is on a second grid is a class of its own.
+    let class_name = |value: ValueId, precision: Option<Precision>| {
+        let first = grids.get(&value).map(|grids| grids.first);
+        match precision.map(|precision| choices.activation_grid(precision)) {
+            Some(grid) if first.is_some_and(|first| first != grid) => {
+                format!("{}\n{}", name(value), grid.code.name())
+            }
+            _ => name(value),
+        }
+    };
     let functions: BTreeSet<OpId> =
         absorbed.iter().filter(|(op, _)| nodes[op].chosen).map(|(_, f)| *f).collect();
     for id in schedule {
@@ -404,19 +449,23 @@ fn write(
             node.data_inputs().into_iter().chain(node.outputs().into_iter().map(|(_, v)| v)).collect();
         let all_rounded = members.iter().all(|value| needs.contains_key(value));
         if (node.chosen || all_rounded) && choices.target.unifies(candidate) {
-            members.windows(2).for_each(|pair| classes.unite(&name(pair[0]), &name(pair[1])));
+            let precision = node.chosen.then_some(node.precision);
+            let names: Vec<String> = members.iter().map(|&value| class_name(value, precision)).collect();
+            names.windows(2).for_each(|pair| classes.unite(&pair[0], &pair[1]));
         }
         if !node.chosen {
             continue;
         }
         if scheme.work == Work::Product {
-            quantize_weights(&mut plan, candidate, &node.key, choices);
+            quantize_weights(&mut plan, candidate, &node.key, node.precision, choices);
         }
         for (slot, output) in node.outputs() {
             if let Role::Moves(from) = scheme.output(slot)
                 && let Some(input) = graph.input(*id, from)
             {
-                classes.unite(&name(input), &name(rounded_output(graph, absorbed, *id, output)));
+                let output = rounded_output(graph, absorbed, *id, output);
+                let precision = Some(node.precision);
+                classes.unite(&class_name(input, precision), &class_name(output, precision));
             }
         }
         // Whatever moves or computes between products switches with the operator it reads from.
@@ -430,27 +479,34 @@ fn write(
             }
         }
     }
-    let grid = activation_grid(choices);
     for (&value, &asker) in needs {
-        let fixed = graph.producer(value).and_then(|(op, slot)| {
-            let scheme = nodes[&op].scheme.as_ref()?;
-            let Role::Fixed(low, high) = scheme.output(slot) else { return None };
-            Some(choices.target.fixed_range(Candidate { graph, op, scheme }, grid, (low, high)))
-        });
-        let reason = format!("for {}", graph.op(asker));
-        let source = if fixed.is_some() { "fixed" } else { "" };
-        let class = classes.class(&name(value));
-        let entry = ValuePlan {
-            grid,
-            class,
-            range: fixed,
-            params: None,
-            source: source.into(),
-            sqnr_db: None,
-            clipped: None,
-            reason,
+        let entry = |grid: Grid, class: usize, reason: String| {
+            let fixed = graph.producer(value).and_then(|(op, slot)| {
+                let scheme = nodes[&op].scheme.as_ref()?;
+                let Role::Fixed(low, high) = scheme.output(slot) else { return None };
+                Some(choices.target.fixed_range(Candidate { graph, op, scheme }, grid, (low, high)))
+            });
+            let source = if fixed.is_some() { "fixed" } else { "" }.to_string();
+            ValuePlan {
+                grid,
+                class,
+                range: fixed,
+                params: None,
+                source,
+                sqnr_db: None,
+                clipped: None,
+                reason,
+            }
         };
-        plan.values.insert(name(value), entry);
+        let grids = &grids[&value];
+        let class = classes.class(&class_name(value, None));
+        plan.values.insert(name(value), entry(grids.first, class, format!("for {}", graph.op(asker))));
+        for (precision, readers) in &grids.further {
+            let class = classes.class(&class_name(value, Some(*precision)));
+            let to = entry(choices.activation_grid(*precision), class, format!("for readers in {precision}"));
+            let conversion = Conversion { readers: readers.clone(), to };
+            plan.conversions.entry(name(value)).or_default().push(conversion);
+        }
     }
     for id in schedule {
         let node = &nodes[id];
@@ -463,8 +519,7 @@ fn write(
         let kernel = match &node.scheme {
             _ if refused.is_some() => Kernel::Fails,
             Some(scheme) if node.chosen && scheme.work == Work::Movement => Kernel::Moves,
-            Some(_) if node.chosen && choices.target.computes_on_codes() => Kernel::Integer,
-            Some(_) if node.chosen => Kernel::Float,
+            Some(_) if node.chosen => choices.target.kernel(node.precision),
             _ if absorbed_function => Kernel::Moves,
             Some(scheme) if commutes(scheme) && rounded_neighbour() => Kernel::Moves,
             _ => Kernel::Float,
@@ -473,7 +528,7 @@ fn write(
         let entry = OpPlan {
             node: op.name.clone(),
             kind: op.kind.to_string(),
-            precision: if node.chosen { choices.precision } else { Precision::Float },
+            precision: if node.chosen { node.precision } else { Precision::Float },
             kernel,
             group: groups.class(&node.key),
             reason: match refused {
@@ -488,16 +543,48 @@ fn write(
     (plan, groups)
 }
 
-fn activation_grid(choices: &Choices<'_>) -> Grid {
-    if let Some(grid) = choices.activation {
-        return grid;
-    }
-    let grid = choices.target.activation_grid();
-    match choices.precision {
-        Precision::A16w8 if grid.code.is_signed() => Grid { code: quant::CodeType::I16, ..grid },
-        Precision::A16w8 => Grid { code: quant::CodeType::U16, ..grid },
-        Precision::Fp8 => Grid::symmetric(quant::CodeType::F8E4M3FN),
-        _ => grid,
+/// The grids of one value.
+struct Grids {
+    /// What it is rounded to first: what the operator before it writes, or the widest that a reader wants.
+    first: Grid,
+    /// Readers of other precisions, by their keys.
+    further: Vec<(Precision, Vec<String>)>,
+}
+
+impl Grids {
+    fn of(
+        graph: &Graph,
+        nodes: &BTreeMap<OpId, Node<'_>>,
+        absorbed: &BTreeMap<OpId, OpId>,
+        value: ValueId,
+        choices: &Choices<'_>,
+    ) -> Grids {
+        let mut read: BTreeMap<Precision, Vec<String>> = BTreeMap::new();
+        for reader in graph.uses(value) {
+            if wants(nodes, reader.op, value) {
+                let node = &nodes[&reader.op];
+                let keys = read.entry(node.precision).or_default();
+                if !keys.contains(&node.key) {
+                    keys.push(node.key.clone());
+                }
+            }
+        }
+        let writer = graph.producer(value).map(|(op, _)| {
+            absorbed.iter().find(|(_, function)| **function == op).map_or(op, |(product, _)| *product)
+        });
+        let writer =
+            writer.map(|op| &nodes[&op]).filter(|node| node.chosen && node.support == Support::Codes);
+        let bits = |precision: &Precision| choices.activation_grid(*precision).code.bits();
+        let first = writer
+            .map(|node| node.precision)
+            // The first of the widest: a narrow grid behind a wide one loses nothing that matters.
+            .or_else(|| {
+                read.keys().copied().max_by_key(|precision| (bits(precision), std::cmp::Reverse(*precision)))
+            })
+            .unwrap_or(choices.precision);
+        let first_grid = choices.activation_grid(first);
+        read.retain(|precision, _| choices.activation_grid(*precision) != first_grid);
+        Grids { first: first_grid, further: read.into_iter().collect() }
     }
 }
 
@@ -505,6 +592,7 @@ pub(super) fn quantize_weights(
     plan: &mut QuantPlan,
     candidate: Candidate<'_>,
     key: &str,
+    precision: Precision,
     choices: &Choices<'_>,
 ) {
     let Candidate { graph, op, scheme } = candidate;
@@ -514,17 +602,14 @@ pub(super) fn quantize_weights(
         let Role::Weight { channel, .. } = scheme.input(slot) else { continue };
         let axis =
             if choices.per_tensor { None } else { choices.target.weight_axis(candidate, slot, channel) };
-        let grid = choices.weight.unwrap_or(match choices.precision {
-            Precision::Fp8 => Grid::symmetric(quant::CodeType::F8E4M3FN),
-            _ => choices.target.weight_grid(),
-        });
+        let grid = choices.weight_grid(precision);
         let value = name(slot).unwrap_or_default();
         weights.push(WeightPlan { value, slot, grid, axis, block: None, scale_factors: Vec::new() });
     }
     let bias = (0..graph.op(op).input_count()).find(|&slot| scheme.input(slot) == Role::Bias);
     if let (Some(bias), [weight]) = (bias, &weights[..])
         && choices.target.quantizes_bias()
-        && choices.precision != Precision::Fp8
+        && precision != Precision::Fp8
         && candidate.is_constant(bias)
         && let Some(value) = name(bias)
     {

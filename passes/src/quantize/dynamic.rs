@@ -110,7 +110,7 @@ fn assign(plan: &mut QuantPlan, graph: &Graph, op: OpId, key: &str, choices: &Ch
         }
     };
     (entry.precision, entry.kernel, entry.reason) = (precision, kernel, reason);
-    quantize_weights(plan, candidate, key, choices);
+    quantize_weights(plan, candidate, key, choices.precision, choices);
     plan.biases.remove(key);
     for weight in plan.weights.get_mut(key).into_iter().flatten() {
         // Kernels with ranges known ahead of time may want one scale for all; sums of a dynamic one, and rows of a table

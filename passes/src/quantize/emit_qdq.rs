@@ -3,6 +3,7 @@
 //! Before: `x -> Conv(w, b) -> y`. After: `x -> Q -> DQ -> Conv(DQ(w codes), DQ(b codes)) -> y -> Q -> DQ`, every reader of
 //! `x` and `y` reading the rounded value. Axis and zero point are always written; values of one class share their
 //! parameters' initializers; each reader of a weight gets a DequantizeLinear of its own, because runtimes fuse only those.
+//! Readers of another precision get the value converted: `codes -> DQ -> Q -> DQ -> reader`, from the first grid to theirs.
 //! Raises the operator set to what the types need: 13, 19 for float8, 21 for 16 and 4 bits.
 
 use std::collections::BTreeMap;
@@ -59,7 +60,7 @@ pub enum EmitError {
 /// The operator set that the plan's types need.
 pub fn needed_opset(plan: &QuantPlan) -> i64 {
     let codes =
-        plan.values.values().map(|v| v.grid.code).chain(plan.weights.values().flatten().map(|w| w.grid.code));
+        plan.rounded().map(|(_, v)| v.grid.code).chain(plan.weights.values().flatten().map(|w| w.grid.code));
     codes.map(opset_of).max().unwrap_or(13).max(13)
 }
 
@@ -120,13 +121,13 @@ pub fn emit_qdq(model: &mut Model, plan: &QuantPlan) -> Result<(), EmitError> {
     for value in order {
         let name = emitter.graph.value(value).name().to_string();
         if let Some(entry) = plan.values.get(&name) {
-            emitter.round(value, &name, entry)?;
+            emitter.round(value, &name, entry, &places)?;
         }
     }
     for (name, entry) in &plan.values {
         let value = emitter.graph.find(name).ok_or_else(|| EmitError::Missing(name.clone()))?;
         if emitter.graph.constant(value).is_some() {
-            emitter.constant(value, name, entry)?;
+            emitter.constant(value, name, entry, &places)?;
         }
     }
     for (key, (id, op)) in &places {
@@ -139,6 +140,9 @@ pub fn emit_qdq(model: &mut Model, plan: &QuantPlan) -> Result<(), EmitError> {
     }
     Ok(())
 }
+
+/// Operators by their keys, as they were before the first change.
+type Places = BTreeMap<String, (ir::GraphId, OpId)>;
 
 struct Emitter<'a> {
     graph: &'a mut Graph,
@@ -178,7 +182,13 @@ impl Emitter<'_> {
     }
 
     /// Puts a pair of roundings behind a value; everything that read the value reads the rounded one.
-    fn round(&mut self, value: ValueId, name: &str, entry: &ValuePlan) -> Result<(), EmitError> {
+    fn round(
+        &mut self,
+        value: ValueId,
+        name: &str,
+        entry: &ValuePlan,
+        places: &Places,
+    ) -> Result<(), EmitError> {
         let (scale, zero_point) = self.params_of(name, entry)?;
         let graph = &mut *self.graph;
         let ty = graph.value(value).ty.clone();
@@ -195,6 +205,18 @@ impl Emitter<'_> {
         graph.replace_uses(value, rounded);
         self.add("QuantizeLinear", name, &[value, scale, zero_point], codes, None, place);
         self.add("DequantizeLinear", name, &[codes, scale, zero_point], rounded, None, place);
+        for conversion in self.plan.conversions.get(name).into_iter().flatten() {
+            let (to_scale, to_zero) = self.params_of(name, &conversion.to)?;
+            let ty = self.graph.value(rounded).ty.clone();
+            let code = conversion.to.grid.code.name();
+            let between = self.graph.new_value(&format!("{name}_for_{code}"), ty.clone());
+            let converted = self.graph.new_value(&format!("{name}_{code}"), None);
+            let read = self.graph.new_value(&format!("{name}_{code}_dequantized"), ty);
+            self.add("DequantizeLinear", name, &[codes, scale, zero_point], between, None, place);
+            self.add("QuantizeLinear", name, &[between, to_scale, to_zero], converted, None, place);
+            self.add("DequantizeLinear", name, &[converted, to_scale, to_zero], read, None, place);
+            self.redirect(&conversion.readers, places, rounded, read);
+        }
         let graph = &mut *self.graph;
         if !listed.is_empty() && graph.value(value).role() == ir::Role::Computed {
             listed.into_iter().for_each(|at| graph.set_output(at, rounded));
@@ -206,8 +228,43 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    /// A constant operand of an elementwise operator: codes of the activations' type.
-    fn constant(&mut self, value: ValueId, name: &str, entry: &ValuePlan) -> Result<(), EmitError> {
+    /// These operators read another value from now on.
+    fn redirect(&mut self, readers: &[String], places: &Places, from: ValueId, to: ValueId) {
+        for &(_, op) in readers.iter().filter_map(|key| places.get(key)) {
+            for slot in 0..self.graph.op(op).input_count() {
+                if self.graph.input(op, slot) == Some(from) {
+                    self.graph.set_input(op, slot, Some(to));
+                }
+            }
+        }
+    }
+
+    /// A constant operand of an elementwise operator: codes of the activations' type, for each precision of its readers.
+    fn constant(
+        &mut self,
+        value: ValueId,
+        name: &str,
+        entry: &ValuePlan,
+        places: &Places,
+    ) -> Result<(), EmitError> {
+        for conversion in self.plan.conversions.get(name).into_iter().flatten() {
+            let ops: Vec<OpId> =
+                conversion.readers.iter().filter_map(|key| places.get(key)).map(|&(_, op)| op).collect();
+            self.encode_constant(value, name, &conversion.to, |reader| ops.contains(&reader))?;
+        }
+        self.encode_constant(value, name, entry, |_| true)?;
+        self.graph.remove_value(value);
+        Ok(())
+    }
+
+    /// The readers that are asked for read the constant's codes, dequantized.
+    fn encode_constant(
+        &mut self,
+        value: ValueId,
+        name: &str,
+        entry: &ValuePlan,
+        of: impl Fn(OpId) -> bool,
+    ) -> Result<(), EmitError> {
         let tensor =
             self.graph.constant(value).cloned().ok_or_else(|| EmitError::Missing(name.to_string()))?;
         let params = entry.params.ok_or_else(|| EmitError::Unfitted(name.to_string()))?;
@@ -216,7 +273,7 @@ impl Emitter<'_> {
         let codes = encode(&tensor, &layout, vec![params], entry.grid).map_err(wrong)?;
         let (scale, zero_point) = self.params_of(name, entry)?;
         let stored = self.graph.new_constant(&format!("{name}_quantized"), codes.tensor);
-        for reader in self.graph.uses(value) {
+        for reader in self.graph.uses(value).into_iter().filter(|reader| of(reader.op)) {
             let ir::Slot::In(slot) = reader.slot else { continue };
             let rounded = self.graph.new_value(&format!("{name}_dequantized"), None);
             self.add(
@@ -229,7 +286,6 @@ impl Emitter<'_> {
             );
             self.graph.set_input(reader.op, slot as usize, Some(rounded));
         }
-        self.graph.remove_value(value);
         Ok(())
     }
 
@@ -240,7 +296,7 @@ impl Emitter<'_> {
             };
             let params = self.dequantize(op, value, weight)?;
             if let Some(bias) = self.plan.biases.get(key).filter(|bias| bias.weight_slot == weight.slot) {
-                self.bias(op, bias, &params)?;
+                self.bias(key, op, bias, &params)?;
             }
         }
         Ok(())
@@ -284,10 +340,10 @@ impl Emitter<'_> {
     }
 
     /// `round(b / (s_x * s_w))` as int32. Where the data are not rounded (weight-only) the bias stays float.
-    fn bias(&mut self, op: OpId, plan: &BiasPlan, weights: &[Params]) -> Result<(), EmitError> {
+    fn bias(&mut self, key: &str, op: OpId, plan: &BiasPlan, weights: &[Params]) -> Result<(), EmitError> {
         let data =
             self.graph.input(op, plan.data_slot).map(|value| self.graph.value(value).name().to_string());
-        let Some(entry) = data.as_ref().and_then(|name| self.plan.values.get(name)) else { return Ok(()) };
+        let Some(entry) = data.as_ref().and_then(|name| self.plan.read_as(name, key)) else { return Ok(()) };
         let data = entry.params.ok_or_else(|| EmitError::Unfitted(plan.value.clone()))?;
         let Some(value) = self.graph.input(op, plan.slot) else {
             return Err(EmitError::Missing(plan.value.clone()));

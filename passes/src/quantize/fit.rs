@@ -39,9 +39,12 @@ pub fn fit(plan: &mut QuantPlan, model: &Model, sketches: &Sketches, options: &F
         .into_iter()
         .map(|(class, names)| (class, names.into_iter().map(String::from).collect()))
         .collect();
-    for names in classes.values() {
-        let entry = plan.values[&names[0]].clone();
-        let fitted = match fixed(plan, names) {
+    for (&class, names) in &classes {
+        let Some(entry) = plan.rounded().find(|(_, entry)| entry.class == class).map(|(_, e)| e.clone())
+        else {
+            continue;
+        };
+        let fitted = match fixed(plan, class) {
             Some(range) => Some(from_range(&entry, range, "fixed", options)),
             None => {
                 constant(model, names, &entry, options).or_else(|| seen(names, sketches, &entry, options))
@@ -49,10 +52,9 @@ pub fn fit(plan: &mut QuantPlan, model: &Model, sketches: &Sketches, options: &F
         };
         match fitted {
             Some(fitted) => {
-                for name in names {
-                    let entry = plan.values.get_mut(name).expect("the class was made from these names");
+                for (_, entry) in plan.rounded_mut().filter(|(_, entry)| entry.class == class) {
                     let reason = std::mem::take(&mut entry.reason);
-                    *entry = ValuePlan { reason, class: entry.class, ..fitted.clone() };
+                    *entry = ValuePlan { reason, class, ..fitted.clone() };
                 }
             }
             None => missing.extend(names.iter().cloned()),
@@ -68,18 +70,14 @@ pub fn fit(plan: &mut QuantPlan, model: &Model, sketches: &Sketches, options: &F
 /// nearly dead ones, next to a bias that is not.
 pub fn leave_room(plan: &mut QuantPlan, model: &Model) {
     let graph = model.main();
+    let mut raised = Vec::new();
     for (key, bias) in &plan.biases {
-        let Some(weight) = plan
-            .weights
-            .get_mut(key)
-            .and_then(|weights| weights.iter_mut().find(|weight| weight.slot == bias.weight_slot))
-        else {
-            continue;
-        };
+        let weights = plan.weights.get(key).into_iter().flatten();
+        let Some(weight) = weights.clone().find(|weight| weight.slot == bias.weight_slot) else { continue };
         let room = || -> Option<Vec<f32>> {
             let (op, _) = graph.producer(graph.find(key)?)?;
-            let data =
-                plan.values.get(graph.value(graph.input(op, bias.data_slot)?).name() as &str)?.params?;
+            let data = graph.value(graph.input(op, bias.data_slot)?).name();
+            let data = plan.read_as(data, key)?.params?;
             let numbers = floats(graph.constant(graph.find(&bias.value)?)?).ok()?;
             let tensor = graph.constant(graph.find(&weight.value)?)?;
             let (_, mut params) = weight_params(tensor, weight).ok()?;
@@ -96,15 +94,20 @@ pub fn leave_room(plan: &mut QuantPlan, model: &Model) {
                 params.iter().zip(before).enumerate().map(|(at, (p, b))| old(at) * (p.scale() / b)).collect(),
             )
         };
-        if let Some(factors) = room() {
-            weight.scale_factors = factors;
-        }
+        raised.extend(room().map(|factors| (key.clone(), bias.weight_slot, factors)));
+    }
+    for (key, slot, factors) in raised {
+        let weights = plan.weights.get_mut(&key).into_iter().flatten();
+        weights
+            .filter(|weight| weight.slot == slot)
+            .for_each(|weight| weight.scale_factors.clone_from(&factors));
     }
 }
 
 /// The range of a class that an operator or the user fixes.
-fn fixed(plan: &QuantPlan, names: &[String]) -> Option<(f32, f32)> {
-    let ranges = names.iter().filter_map(|name| plan.values[name].range);
+fn fixed(plan: &QuantPlan, class: usize) -> Option<(f32, f32)> {
+    let ranges =
+        plan.rounded().filter(|(_, entry)| entry.class == class).filter_map(|(_, entry)| entry.range);
     ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
 }
 

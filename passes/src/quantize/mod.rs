@@ -19,4 +19,4 @@ pub mod plan;
 mod weights;
 
 pub use choose::{Choices, choose};
-pub use plan::{Kernel, OpPlan, Precision, QuantPlan, ValuePlan, WeightPlan};
+pub use plan::{Conversion, Kernel, OpPlan, Precision, QuantPlan, ValuePlan, WeightPlan};

@@ -30,6 +30,11 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// Activations are rounded to ranges known ahead of time.
+    pub fn is_static(self) -> bool {
+        matches!(self, Precision::Int8 | Precision::A16w8 | Precision::Fp8)
+    }
+
     /// Every precision with the name that users type.
     pub const ALL: &'static [(Precision, &'static str)] = &[
         (Precision::Float, "float"),
@@ -108,6 +113,16 @@ pub struct ValuePlan {
     pub reason: String,
 }
 
+/// A value on a second grid, for readers of another precision than what the value is rounded to first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Conversion {
+    /// The operators that read it so.
+    pub readers: Vec<String>,
+    /// The second grid; its class is of its own.
+    pub to: ValuePlan,
+}
+
 /// The decision about one use of a constant as a weight.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -152,6 +167,9 @@ pub struct QuantPlan {
     pub ops: BTreeMap<String, OpPlan>,
     /// Quantized activations by name.
     pub values: BTreeMap<String, ValuePlan>,
+    /// Activations that readers of several precisions share: from the grid in `values` to further ones.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub conversions: BTreeMap<String, Vec<Conversion>>,
     /// Quantized weights by the operator that reads them.
     pub weights: BTreeMap<String, Vec<WeightPlan>>,
     /// Quantized biases by the operator that adds them.
@@ -170,9 +188,33 @@ impl QuantPlan {
     /// The members of each class of values that share their parameters.
     pub fn classes(&self) -> BTreeMap<usize, Vec<&str>> {
         let mut classes: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
-        for (name, value) in &self.values {
+        for (name, value) in self.rounded() {
             classes.entry(value.class).or_default().push(name);
         }
         classes
+    }
+
+    /// Every grid of every activation; a value has one for each precision of its readers.
+    pub fn rounded(&self) -> impl Iterator<Item = (&str, &ValuePlan)> {
+        let converted = self
+            .conversions
+            .iter()
+            .flat_map(|(name, list)| list.iter().map(move |conversion| (name.as_str(), &conversion.to)));
+        self.values.iter().map(|(name, value)| (name.as_str(), value)).chain(converted)
+    }
+
+    /// See [`QuantPlan::rounded`].
+    pub fn rounded_mut(&mut self) -> impl Iterator<Item = (&str, &mut ValuePlan)> {
+        let converted = self.conversions.iter_mut().flat_map(|(name, list)| {
+            list.iter_mut().map(move |conversion| (name.as_str(), &mut conversion.to))
+        });
+        self.values.iter_mut().map(|(name, value)| (name.as_str(), value)).chain(converted)
+    }
+
+    /// How an operator reads a value; none if it reads it in float.
+    pub fn read_as(&self, value: &str, reader: &str) -> Option<&ValuePlan> {
+        let conversions = self.conversions.get(value).into_iter().flatten();
+        let own = conversions.filter(|conversion| conversion.readers.iter().any(|key| key == reader));
+        own.map(|conversion| &conversion.to).next().or_else(|| self.values.get(value))
     }
 }

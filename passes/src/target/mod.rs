@@ -12,6 +12,8 @@ use ir::{Graph, OpId, ValueId};
 use ops::{Role, Scheme};
 use quant::Grid;
 
+use crate::quantize::{Kernel, Precision};
+
 pub use openvino::OpenVino;
 pub use ort_cpu::OrtCpu;
 pub use qnn::Qnn;
@@ -136,9 +138,10 @@ pub trait Target: Sync {
         None
     }
 
-    /// Quantized operators have kernels on codes. Otherwise quantization only makes the file smaller.
-    fn computes_on_codes(&self) -> bool {
-        true
+    /// What runs for an operator of this precision that the target quantizes: a kernel on codes, one on floats (quantization
+    /// only makes the file smaller), or nothing at all.
+    fn kernel(&self, precision: Precision) -> Kernel {
+        if precision == Precision::Int8 { Kernel::Integer } else { Kernel::Float }
     }
 
     /// What the target makes of an operator with constant weights whose data are rounded, if at all, when it runs. Also

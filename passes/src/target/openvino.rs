@@ -10,6 +10,7 @@ use ops::Work;
 use quant::{CodeType, Grid, Span};
 
 use super::{Candidate, Dynamic, Support, Target};
+use crate::quantize::{Kernel, Precision};
 
 /// OpenVINO on a CPU.
 #[derive(Clone, Copy, Debug)]
@@ -55,12 +56,12 @@ const FUSED: &[&str] = &[
     "Softplus",
 ];
 
-/// Quantized operators of ONNX Runtime that the importer does not know.
+/// Quantized operators of ONNX Runtime that the importer does not know (tried with 2026.4, one operator a model).
 pub(crate) const REFUSED: &[(&str, &str)] = &[
     ("com.microsoft", "QGemm"),
     ("com.microsoft", "QAttention"),
     ("com.microsoft", "QLinearConv"),
-    ("com.microsoft", "DynamicQuantizeLSTM"),
+    ("com.microsoft", "QLinearGlobalAveragePool"),
     ("com.microsoft", "MatMulBnb4"),
 ];
 
@@ -124,6 +125,15 @@ impl Target for OpenVino {
                 Dynamic::Float("OpenVINO wants the weights of recurrent layers in float")
             }
             _ => Dynamic::Float("OpenVINO computes it in float"),
+        }
+    }
+
+    /// The importer refuses to quantize to float8; 16 bits are computed in float.
+    fn kernel(&self, precision: Precision) -> Kernel {
+        match precision {
+            Precision::Int8 => Kernel::Integer,
+            Precision::Fp8 => Kernel::Fails,
+            _ => Kernel::Float,
         }
     }
 

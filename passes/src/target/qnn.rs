@@ -8,6 +8,7 @@ use ir::{DType, Graph, OpId, ValueId};
 use quant::{CodeType, Grid, Span};
 
 use super::{Candidate, Dynamic, Support, Target};
+use crate::quantize::{Kernel, Precision};
 
 /// QNN on Qualcomm's HTP.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +91,14 @@ impl Target for Qnn {
 
     fn fixed_shapes(&self) -> bool {
         true
+    }
+
+    fn kernel(&self, precision: Precision) -> Kernel {
+        match precision {
+            Precision::Int8 | Precision::A16w8 => Kernel::Integer,
+            Precision::Fp8 => Kernel::Fails,
+            _ => Kernel::Float,
+        }
     }
 
     fn quantizes_bias(&self) -> bool {

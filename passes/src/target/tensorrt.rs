@@ -12,6 +12,7 @@ use quant::{CodeType, Grid, Span};
 
 use super::residual::{backbone, skip_slot};
 use super::{Candidate, Dynamic, Support, Target};
+use crate::quantize::{Kernel, Precision};
 
 /// TensorRT.
 #[derive(Clone, Copy, Debug)]
@@ -198,6 +199,15 @@ impl Target for TensorRt {
                 Dynamic::Weight("TensorRT rounds only to ranges known ahead of time")
             }
             _ => Dynamic::Float("TensorRT wants the weights of recurrent layers in float"),
+        }
+    }
+
+    /// Codes of 16 bits are refused when the network is read.
+    fn kernel(&self, precision: Precision) -> Kernel {
+        match precision {
+            Precision::Int8 | Precision::Fp8 => Kernel::Integer,
+            Precision::A16w8 => Kernel::Fails,
+            _ => Kernel::Float,
         }
     }
 

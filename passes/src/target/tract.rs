@@ -8,6 +8,7 @@ use ir::OpId;
 use quant::{CodeType, Grid, Span};
 
 use super::{Candidate, Dynamic, Support, Target};
+use crate::quantize::{Kernel, Precision};
 
 /// tract.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +66,11 @@ impl Target for Tract {
         false
     }
 
-    fn computes_on_codes(&self) -> bool {
-        false
+    /// Its reader has codes of 8 bits only.
+    fn kernel(&self, precision: Precision) -> Kernel {
+        match precision {
+            Precision::A16w8 | Precision::Fp8 => Kernel::Fails,
+            _ => Kernel::Float,
+        }
     }
 }

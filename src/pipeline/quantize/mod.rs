@@ -17,7 +17,7 @@ use passes::target::Target;
 use quant::Grid;
 use quant::range::Method;
 
-pub use select::{choices, named_grid};
+pub use select::{adjust, choices, named_grid};
 pub(crate) use static_mode::base_plan;
 pub use validate::Validation;
 

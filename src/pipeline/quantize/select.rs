@@ -6,11 +6,12 @@ use anyhow::{Context, Result, bail};
 use globset::{Glob, GlobMatcher};
 use ir::Model;
 use passes::quantize::keys::places;
-use passes::quantize::{Choices, Precision, QuantPlan};
+use passes::quantize::{Choices, Kernel, Precision, QuantPlan};
+use passes::target::Target;
 use quant::range::Method;
 use quant::{CodeType, Grid, Params, Span};
 
-use super::QuantizeOptions;
+use super::{Mode, QuantizeOptions};
 use crate::recipe::TensorRule;
 
 /// What the options ask of the operators of this model.
@@ -18,6 +19,7 @@ use crate::recipe::TensorRule;
 /// # Errors
 /// A pattern that matches nothing.
 pub fn choices<'a>(model: &Model, options: &'a QuantizeOptions) -> Result<Choices<'a>> {
+    supported(options.target, options.precision)?;
     Ok(Choices {
         precision: options.precision,
         overrides: overrides(model, options)?,
@@ -26,6 +28,16 @@ pub fn choices<'a>(model: &Model, options: &'a QuantizeOptions) -> Result<Choice
         weight: options.weight,
         ..Choices::new(options.target)
     })
+}
+
+/// An error if the target cannot load what this precision makes.
+pub fn supported(target: &dyn Target, precision: Precision) -> Result<()> {
+    let loads = |precision: &Precision| target.kernel(*precision) != Kernel::Fails;
+    if !loads(&precision) {
+        let known = Precision::ALL.iter().filter(|(known, _)| loads(known)).map(|(_, name)| *name);
+        bail!("{} cannot load {precision}; it loads {}", target.name(), known.collect::<Vec<_>>().join(", "));
+    }
+    Ok(())
 }
 
 /// Precisions by operator: what is not included is float, then what is excluded, then the rules in their order.
@@ -60,19 +72,16 @@ fn overrides(model: &Model, options: &QuantizeOptions) -> Result<BTreeMap<String
         overrides.extend(matching("--exclude", pattern)?.into_iter().map(|key| (key, Precision::Float)));
     }
     for rule in &options.rules.nodes {
+        let what = format!("the rule for node {:?}", rule.pattern);
+        supported(options.target, rule.precision).with_context(|| what.clone())?;
+        if options.mode == Mode::Dynamic && rule.precision.is_static() {
+            bail!("{what}: {} needs ranges known ahead of time, and the mode is dynamic", rule.precision);
+        }
         for key in matching("the rule for node", &rule.pattern)? {
             if rule.precision == options.precision {
                 overrides.remove(&key);
-            } else if matches!(rule.precision, Precision::Float | Precision::Dynamic | Precision::W8) {
-                overrides.insert(key, rule.precision);
             } else {
-                bail!(
-                    "the rule for node {:?}: {} beside {} in one model is not supported; there are float, dynamic, w8 and {}",
-                    rule.pattern,
-                    rule.precision,
-                    options.precision,
-                    options.precision
-                );
+                overrides.insert(key, rule.precision);
             }
         }
     }
@@ -94,7 +103,7 @@ pub fn adjust(plan: &mut QuantPlan, model: &Model, options: &QuantizeOptions) ->
             .collect();
         let mut matched = classes.len();
         // Values of one class share their parameters: a rule for one is a rule for all.
-        for value in plan.values.values_mut().filter(|value| classes.contains(&value.class)) {
+        for (_, value) in plan.rounded_mut().filter(|(_, value)| classes.contains(&value.class)) {
             value.grid = grid(value.grid, rule);
             let bounds =
                 rule.range.or_else(|| pinned(value.grid, rule).map(|params| covered(value.grid, params)));

@@ -159,6 +159,7 @@ fn restricted(plan: &QuantPlan, part: &Model) -> QuantPlan {
     plan.weights.retain(|key, _| keys.contains(key));
     plan.biases.retain(|key, _| keys.contains(key));
     plan.values.retain(|name, _| graph.find(name).is_some());
+    plan.conversions.retain(|name, _| graph.find(name).is_some());
     plan
 }
 

@@ -93,7 +93,8 @@ impl Draft {
     pub fn with_model(&self, model: Model, options: &QuantizeOptions) -> Result<Draft> {
         let mut draft = Draft { model, ..self.clone() };
         let plan = draft.chosen(options)?;
-        draft.plan = QuantPlan { values: self.plan.values.clone(), ..plan };
+        let (values, conversions) = (self.plan.values.clone(), self.plan.conversions.clone());
+        draft.plan = QuantPlan { values, conversions, ..plan };
         leave_room(&mut draft.plan, &draft.model);
         Ok(draft)
     }
