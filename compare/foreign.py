@@ -22,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+import simplify
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 import common
 import peers
-import simplify
 from common import Named
 
 TARGETS = ["ort-cpu", "tensorrt", "openvino", "qnn", "tract"]
@@ -57,7 +57,13 @@ class Row:
 
 
 def ort_quantize(form: str, model: Path, calib: Path, out: Path) -> None:
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_dynamic,
+        quantize_static,
+    )
 
     kind, activation, weight, channel = FORMS[form]
 
@@ -489,7 +495,9 @@ def sarif_problem(program: Path, path: Path, target: str, work: Path) -> str:
     return "" if counts[0] == counts[1] else "SARIF and JSON differ"
 
 
-def examine(program: Path, models: list[Named], with_peers: bool, progress=common.progress) -> tuple[list[Row], list[Row]]:
+def examine(
+    program: Path, models: list[Named], with_peers: bool, progress=common.progress
+) -> tuple[list[Row], list[Row]]:
     healthy, faults = [], {fault: Row(f"{fault[0]} ({fault[1]}): {fault[2]}") for fault in FAULTS}
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -549,7 +557,9 @@ def main() -> None:
     models += [model for model in common.fixture_models() if model.name not in known]
     healthy, faults = examine(program, common.chosen(models, args.only), args.peers)
     text = render(healthy, faults)
-    common.report("foreign", "Files of other tools", text, args.save, ["onnx", "onnxruntime", "onnxsim", "nncf", "openvino"])
+    common.report(
+        "foreign", "Files of other tools", text, args.save, ["onnx", "onnxruntime", "onnxsim", "nncf", "openvino"]
+    )
     sys.exit(1 if any(row.wrong for row in healthy + faults) else 0)
 
 
