@@ -67,6 +67,11 @@ impl Attr {
 pub struct Attrs(Vec<Attr>);
 
 impl Attrs {
+    /// An empty list with room for so many.
+    pub fn with_capacity(count: usize) -> Attrs {
+        Attrs(Vec::with_capacity(count))
+    }
+
     /// The value of an attribute.
     pub fn get(&self, name: &str) -> Option<&AttrValue> {
         self.0.iter().find(|attr| &*attr.name == name).map(|attr| &attr.value)

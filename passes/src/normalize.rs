@@ -9,6 +9,8 @@
 //! - Before IR version 4 every initializer also had to be an input. Such inputs are constants in every model that was
 //!   meant to run; they become plain initializers, and the IR version becomes 4. From version 4 on an initializer that
 //!   is also an input is a default that the caller may override; it stays one unless `fix_defaults` is set.
+//! - Weights that the file spells as lists of floats become raw bytes: equal in size and content, and neither this program
+//!   nor a runtime needs a copy of them to read or write a file.
 //! - Operators without a name get one made of their kind and a number; names that occur twice get a number as well, so
 //!   that recipes and reports can name every operator.
 //!
@@ -16,7 +18,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use ir::{AttrValue, GraphId, Model, OpId, Role, Tensor};
+use ir::{AttrValue, DType, Encoding, GraphId, Model, OpId, Role, Tensor};
 use serde::Deserialize;
 
 use crate::driver::{Changes, Cx, Fact, Pass, PassError, Patch, op_place, value_place};
@@ -54,6 +56,9 @@ impl Pass for Normalize {
             }
         }
         self.fix_inputs(model, cx, &mut changes);
+        if !cx.out_of_fuel() {
+            spell_raw(model, &mut changes);
+        }
         name_operators(model, &mut changes);
         model.settle();
         Ok(changes)
@@ -129,6 +134,23 @@ fn constant_of(op: &ir::Op) -> Result<Tensor, String> {
     // The file's notes belonged to an attribute; an initializer's name is its value's.
     tensor.notes = None;
     Ok(tensor)
+}
+
+fn spell_raw(model: &mut Model, changes: &mut Changes) {
+    for graph in model.graph_ids() {
+        for value in model.graph(graph).values().collect::<Vec<_>>() {
+            if model.graph(graph).constant(value).is_some_and(is_list_of_floats)
+                && let Some(tensor) = &mut model.graph_mut(graph).value_mut(value).data
+            {
+                tensor.encoding = Encoding::Raw;
+                changes.notes += 1;
+            }
+        }
+    }
+}
+
+fn is_list_of_floats(tensor: &Tensor) -> bool {
+    tensor.encoding == Encoding::Typed && matches!(tensor.dtype(), DType::F32 | DType::F64)
 }
 
 fn name_operators(model: &mut Model, changes: &mut Changes) {

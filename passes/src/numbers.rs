@@ -1,7 +1,7 @@
 //! Small constants as native numbers, and numbers as constants.
 
 use half::{bf16, f16};
-use ir::{DType, Tensor};
+use ir::{DType, Element, Tensor};
 
 /// The integers of an integer tensor of any of the types that shapes and indices have.
 pub fn ints(tensor: &Tensor) -> Option<Vec<i64>> {
@@ -51,6 +51,39 @@ pub fn from_floats(dtype: DType, dims: &[usize], values: &[f64]) -> Option<Tenso
         }
         _ => None,
     }
+}
+
+/// The tensor with each run of `run` elements multiplied by the run's factor; computed in f64 and rounded once. None where
+/// a result is not finite, or where the type is none that models compute in. Takes no room beside the result.
+pub fn scale_runs(tensor: &Tensor, run: usize, factor: impl Fn(usize) -> Option<f64>) -> Option<Tensor> {
+    macro_rules! scale {
+        ($native:ty, $round:expr) => {{
+            let size = size_of::<$native>();
+            let mut bytes = Vec::with_capacity(tensor.bytes().len());
+            for (at, piece) in tensor.bytes().chunks(run.checked_mul(size)?).enumerate() {
+                let factor = factor(at)?;
+                let mut finite = true;
+                for element in piece.chunks_exact(size) {
+                    let product: $native = $round(f64::from(<$native>::read(element)) * factor);
+                    finite &= product.is_finite();
+                    product.write(&mut bytes);
+                }
+                if !finite {
+                    return None;
+                }
+            }
+            bytes
+        }};
+    }
+    let bytes = match tensor.dtype() {
+        _ if run == 0 => return None,
+        DType::F32 => scale!(f32, |v: f64| v as f32),
+        DType::F64 => scale!(f64, |v: f64| v),
+        DType::F16 => scale!(f16, f16::from_f64),
+        DType::BF16 => scale!(bf16, bf16::from_f64),
+        _ => return None,
+    };
+    Tensor::new(tensor.dtype(), tensor.dims(), bytes).ok()
 }
 
 /// A tensor of numbers of any native type. None where a number is not a value of an integer type.

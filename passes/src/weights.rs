@@ -99,11 +99,8 @@ impl<'a> Linear<'a> {
 
     /// The weight with each output channel multiplied by its factor; computed in f64 and rounded once.
     pub fn scaled(&self, factors: &[f64]) -> Option<Tensor> {
-        let mut values = numbers::floats(self.weight)?;
-        for (index, value) in values.iter_mut().enumerate() {
-            *value *= factors.get(self.channel(index))?;
-        }
-        finite(numbers::from_floats(self.dtype(), self.weight.dims(), &values)?)
+        let inner = self.layout.inner;
+        numbers::scale_runs(self.weight, inner, |run| factors.get(self.channel(run * inner)).copied())
     }
 
     /// The bias, one number a channel; zeros where there is none. None if it has another shape.

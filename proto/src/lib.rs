@@ -48,6 +48,7 @@ mod value;
 mod write;
 
 pub use error::{ExternalProblem, ProtoError, TensorProblem};
+pub use mapped::release_pages;
 pub use output::{writable, write_file};
 pub use read::{Loaded, ReadOptions, read, read_bytes};
 pub use value::{Keys, TestValue, read_value, value_from_bytes, value_to_bytes, write_value};

@@ -60,6 +60,21 @@ pub(crate) fn map(file: File) -> io::Result<Bytes> {
     Ok(Bytes::from_owner(Owner(mapped)))
 }
 
+/// Gives the memory back that holds what was read of mapped files so far. Who reads again waits for the page cache, or for
+/// the disk; the contents are the same.
+pub fn release_pages() {
+    // Upgraded under the lock, dropped outside of it, as in `source`.
+    #[cfg(unix)]
+    let alive: Vec<_> =
+        LIST.lock().map(|list| list.values().filter_map(Weak::upgrade).collect()).unwrap_or_default();
+    #[cfg(unix)]
+    for mapped in alive {
+        // SAFETY: the map is read-only and of a file, so dropped pages come back as they were. It is advice: a kernel that
+        // declines leaves everything as it is.
+        let _ = unsafe { mapped.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+    }
+}
+
 /// The mapped file that the slice is part of, and where it starts there. Maps do not overlap, so an address inside one
 /// that is alive belongs to it.
 fn source(bytes: &[u8]) -> Option<(Arc<Mapped>, u64)> {

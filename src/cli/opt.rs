@@ -52,6 +52,7 @@ pub fn run(args: &Args) -> Result<()> {
             fuel: args.fuel,
             verify_each: args.verify_each,
             print_changed: args.print_changed,
+            relieve: Some(&proto::release_pages),
             ..Options::default()
         };
         let report = passes::run(&mut model, &steps, options).map_err(|failure| {

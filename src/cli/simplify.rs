@@ -55,12 +55,14 @@ struct Checked {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    let original = fixed(read_model(&args.model)?, args)?;
-    let (mut simple, mut report) = simplified(&original, None, args)?;
+    let mut simple = fixed(read_model(&args.model)?, args)?;
+    // A large model is not kept twice for nothing.
+    let original = args.check.then(|| simple.clone());
+    let mut report = simplify(&mut simple, None, args)?;
     warn(&report);
-    let checked = match args.check {
-        true => Some(check(&original, &mut simple, &mut report, args)?),
-        false => None,
+    let checked = match &original {
+        Some(original) => Some(check(original, &mut simple, &mut report, args)?),
+        None => None,
     };
     let options = WriteOptions { force: args.force, ..WriteOptions::default() };
     proto::write(&simple, &args.output, &options)?;
@@ -75,12 +77,17 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+fn simplify(model: &mut Model, fuel: Option<u64>, args: &Args) -> Result<Report> {
+    let options =
+        Options { fuel, explain: args.explain, relieve: Some(&proto::release_pages), ..Options::default() };
+    passes::simplify(model, options).map_err(|failure| {
+        anyhow!("{failure}\nto reproduce: {}", failure.reproducer(&args.model.display().to_string()))
+    })
+}
+
 fn simplified(model: &Model, fuel: Option<u64>, args: &Args) -> Result<(Model, Report)> {
     let mut model = model.clone();
-    let options = Options { fuel, explain: args.explain, ..Options::default() };
-    let report = passes::simplify(&mut model, options).map_err(|failure| {
-        anyhow!("{failure}\nto reproduce: {}", failure.reproducer(&args.model.display().to_string()))
-    })?;
+    let report = simplify(&mut model, fuel, args)?;
     Ok((model, report))
 }
 

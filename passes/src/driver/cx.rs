@@ -43,6 +43,9 @@ pub struct Declined {
 /// How many warnings are kept.
 const MOST_WARNINGS: usize = 100;
 
+/// Bytes of new weights after which the caller may give back what was read.
+const RELIEF: usize = 4 << 20;
+
 pub(super) enum Applied {
     Done(Touched),
     Refused(String),
@@ -56,6 +59,9 @@ pub struct Cx<'a> {
     fuel: Option<u64>,
     explain: bool,
     evaluator: Option<&'a dyn Evaluator>,
+    relieve: Option<&'a dyn Fn()>,
+    /// Bytes of constants that patches brought since `relieve` was called.
+    rewritten: usize,
     rewrites: Vec<Rewrite>,
     declined: Vec<Declined>,
     warnings: Vec<Declined>,
@@ -83,6 +89,21 @@ impl<'a> Cx<'a> {
     pub fn with_evaluator(mut self, evaluator: Option<&'a dyn Evaluator>) -> Cx<'a> {
         self.evaluator = evaluator;
         self
+    }
+
+    /// Call this whenever rewrites have brought some more megabytes of weights.
+    pub fn with_relief(mut self, relieve: Option<&'a dyn Fn()>) -> Cx<'a> {
+        self.relieve = relieve;
+        self
+    }
+
+    /// Counts bytes of new weights; what they were made of has been read and need not stay in memory.
+    fn relieve(&mut self, bytes: usize) {
+        self.rewritten = self.rewritten.saturating_add(bytes);
+        if let Some(relieve) = self.relieve.filter(|_| self.rewritten >= RELIEF) {
+            self.rewritten = 0;
+            relieve();
+        }
     }
 
     pub(super) fn begin(&mut self, pass: &'static str) {
@@ -138,8 +159,10 @@ impl<'a> Cx<'a> {
         if self.out_of_fuel() {
             return Applied::OutOfFuel;
         }
+        let bytes = patch.constant_bytes();
         match patch::apply(model, graph, patch) {
             Ok(touched) => {
+                self.relieve(bytes);
                 self.rewrites.push(Rewrite { pass: self.pass, rule, at });
                 Applied::Done(touched)
             }

@@ -53,6 +53,8 @@ pub struct Options<'a> {
     pub clock: Option<&'a dyn Fn() -> Duration>,
     /// Computes operators that the project itself cannot.
     pub evaluator: Option<&'a dyn Evaluator>,
+    /// Called when weights have been read and rewritten: what is known of the input's file only the caller can give back.
+    pub relieve: Option<&'a dyn Fn()>,
     /// Called after each pass.
     pub watch: Option<&'a mut dyn FnMut(&PassRun)>,
 }
@@ -125,7 +127,7 @@ pub fn op_count(model: &Model) -> usize {
 /// Runs the steps on the model. `find` makes a pass of a name and options.
 pub fn run(model: &mut Model, steps: &[Step], find: Find, options: Options) -> Result<Report, Box<Failure>> {
     let cx =
-        Cx::new().with_fuel(options.fuel).with_explain(options.explain).with_evaluator(options.evaluator);
+        Cx::new().with_fuel(options.fuel).with_explain(options.explain).with_evaluator(options.evaluator).with_relief(options.relieve);
     let report = Report { ops_before: op_count(model), ..Report::default() };
     let mut driver = Driver { cx, options, report, ran: Vec::new() };
     let outcome = driver.steps(model, steps, find);

@@ -141,6 +141,15 @@ impl Patch {
         self.edits.push(Edit::Drop { value });
     }
 
+    /// Bytes of the constants that it brings.
+    pub(super) fn constant_bytes(&self) -> usize {
+        let bytes = |edit: &Edit| match edit {
+            Edit::Constant { data, .. } | Edit::Fold { data, .. } => data.bytes().len(),
+            _ => 0,
+        };
+        self.edits.iter().map(bytes).fold(0, usize::saturating_add)
+    }
+
     /// Nothing would change.
     pub fn is_empty(&self) -> bool {
         self.edits.is_empty()

@@ -17,7 +17,7 @@ impl Importer {
         protos: Vec<pb::AttributeProto>,
         inner: &mut Vec<Scope>,
     ) -> Result<Attrs, ProtoError> {
-        let mut attrs = Attrs::default();
+        let mut attrs = Attrs::with_capacity(protos.len());
         for proto in protos {
             attrs.push(self.attribute(proto, inner)?);
         }

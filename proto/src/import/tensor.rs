@@ -199,28 +199,28 @@ fn inline(dtype: DType, dims: Dims, proto: &mut pb::TensorProto) -> Result<Tenso
     }
     let elements = checked_elements(&dims).map_err(|_| TensorProblem::Overflow(dims.to_vec()))?;
     let count = |needed, found| check(dtype, &dims, "entries", needed, found);
-    let bytes: Vec<u8> = match dtype {
+    let bytes: Bytes = match dtype {
         DType::F32 | DType::C64 => {
             let entries = std::mem::take(&mut proto.float_data);
             let parts = if dtype == DType::C64 { 2 } else { 1 };
             count(elements.saturating_mul(parts), entries.len())?;
-            entries.into_iter().flat_map(f32::to_le_bytes).collect()
+            plain(entries, f32::to_le_bytes)
         }
         DType::F64 | DType::C128 => {
             let entries = std::mem::take(&mut proto.double_data);
             let parts = if dtype == DType::C128 { 2 } else { 1 };
             count(elements.saturating_mul(parts), entries.len())?;
-            entries.into_iter().flat_map(f64::to_le_bytes).collect()
+            plain(entries, f64::to_le_bytes)
         }
         DType::I64 => {
             let entries = std::mem::take(&mut proto.int64_data);
             count(elements, entries.len())?;
-            entries.into_iter().flat_map(i64::to_le_bytes).collect()
+            plain(entries, i64::to_le_bytes)
         }
         DType::U64 => {
             let entries = std::mem::take(&mut proto.uint64_data);
             count(elements, entries.len())?;
-            entries.into_iter().flat_map(u64::to_le_bytes).collect()
+            plain(entries, u64::to_le_bytes)
         }
         DType::U32 => {
             let entries = std::mem::take(&mut proto.uint64_data);
@@ -230,17 +230,36 @@ fn inline(dtype: DType, dims: Dims, proto: &mut pb::TensorProto) -> Result<Tenso
                 let range = |_| TensorProblem::Range { dtype, field: "uint64_data", at, value: entry as i64 };
                 bytes.extend(u32::try_from(entry).map_err(range)?.to_le_bytes());
             }
-            bytes
+            bytes.into()
         }
         _ => {
             let entries = std::mem::take(&mut proto.int32_data);
             count(int32_entries(dtype, elements), entries.len())?;
-            from_int32(dtype, &entries)?
+            from_int32(dtype, &entries)?.into()
         }
     };
-    let mut tensor = raw(dtype, dims, bytes.into())?;
+    let mut tensor = raw(dtype, dims, bytes)?;
     tensor.encoding = Encoding::Typed;
     Ok(tensor)
+}
+
+/// The bytes of a list of numbers: the list's own memory where the machine holds numbers as ONNX does.
+fn plain<T: Copy + Send + Sync + 'static, const N: usize>(
+    mut entries: Vec<T>,
+    bytes: impl Fn(T) -> [u8; N],
+) -> Bytes {
+    struct Owner<T>(Vec<T>);
+    impl<T> AsRef<[u8]> for Owner<T> {
+        fn as_ref(&self) -> &[u8] {
+            // SAFETY: the list's elements as bytes. Every caller's `T` is a float or integer, which has no padding.
+            unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), size_of_val(self.0.as_slice())) }
+        }
+    }
+    if cfg!(target_endian = "little") {
+        entries.shrink_to_fit();
+        return Bytes::from_owner(Owner(entries));
+    }
+    entries.into_iter().flat_map(bytes).collect()
 }
 
 /// Entries of `int32_data` for so many elements: types of less than a byte share entries, six-bit types do not.
