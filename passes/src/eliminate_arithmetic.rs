@@ -8,6 +8,9 @@
 //!
 //! - `neutral`: adding or subtracting 0, multiplying by or dividing by 1, the power of 1, and with true, or with false.
 //! - `inverse`: `Neg` of `Neg`, `Not` of `Not`, `Reciprocal` is none: it rounds.
+//! - `negated`: `Where` of a `Not` picks the other way round;
+//! - `ranked`: `ArgMax` along the axis of the `Softmax` or `LogSoftmax` before it, which keep the order: of two elements
+//!   that only rounding made equal the larger one is found;
 //! - `chosen`: `Where` whose condition is constant and picks one side everywhere.
 //!
 //! The constant must not widen the shape: a scalar, or sizes that the other operand is known to have. NaN and infinities
@@ -40,7 +43,7 @@ impl Pass for EliminateArithmetic {
 
     fn run(&self, model: &mut Model, cx: &mut Cx) -> Result<Changes, PassError> {
         let neutral = Neutral { keep_signed_zeros: self.keep_signed_zeros };
-        apply_rules(self.name(), &[&neutral, &Inverse, &Chosen], model, cx)
+        apply_rules(self.name(), &[&neutral, &Inverse, &Negated, &Ranked, &Chosen], model, cx)
     }
 }
 
@@ -111,6 +114,61 @@ impl Rule for Inverse {
         let middle = scope.input(at, 0).or_no_match()?;
         let first = scope.producer_is(middle, &scope.graph().op(at).kind.name).or_no_match()?;
         pass_on(scope, at, scope.input(first, 0).or_no_match()?)
+    }
+}
+
+struct Negated;
+
+impl Rule for Negated {
+    fn name(&self) -> &'static str {
+        "negated"
+    }
+
+    fn roots(&self) -> &'static [OpName] {
+        const ROOTS: &[OpName] = &[OpName::onnx("Where")];
+        ROOTS
+    }
+
+    fn propose(&self, scope: Scope<'_>, at: OpId) -> Result<Patch, Skip> {
+        let condition = scope.input(at, 0).or_no_match()?;
+        let not = scope.producer_is(condition, "Not").or_no_match()?;
+        let inputs = [scope.input(not, 0), scope.input(at, 2), scope.input(at, 1)];
+        let mut patch = Patch::default();
+        patch.inputs(at, &inputs.map(|slot| slot.map(Into::into)));
+        Ok(patch)
+    }
+}
+
+struct Ranked;
+
+impl Rule for Ranked {
+    fn name(&self) -> &'static str {
+        "ranked"
+    }
+
+    fn roots(&self) -> &'static [OpName] {
+        const ROOTS: &[OpName] = &[OpName::onnx("ArgMax")];
+        ROOTS
+    }
+
+    fn propose(&self, scope: Scope<'_>, at: OpId) -> Result<Patch, Skip> {
+        // Before version 13 a Softmax flattens, so that its axis is another.
+        matches(scope.opset() >= 13)?;
+        let middle = scope.input(at, 0).or_no_match()?;
+        let (first, _) = scope.producer(middle).or_no_match()?;
+        let node = scope.graph().op(first);
+        matches(node.kind.is("Softmax") || node.kind.is("LogSoftmax"))?;
+        let x = scope.input(first, 0).or_no_match()?;
+        let rank = scope.rank(x).ok_or_else(|| scope.because(at, "the rank is not known"))?;
+        let axis = |op: OpId, default: i64| {
+            forms::axis(scope.graph().op(op).attrs.int("axis").unwrap_or(default), rank)
+        };
+        if axis(at, 0).is_none() || axis(at, 0) != axis(first, -1) {
+            return Err(scope.because(at, "it goes along another axis"));
+        }
+        let mut patch = Patch::default();
+        patch.inputs(at, &[Some(x.into())]);
+        Ok(patch)
     }
 }
 

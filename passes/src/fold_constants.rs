@@ -14,6 +14,8 @@
 //! - random operators, operators of other domains, operators that neither the rules nor the program's evaluator compute;
 //! - results that grow the model: bytes added minus bytes of inputs that nothing else reads, against `max_growth` for
 //!   one operator and `max_total_growth` for the pass. A result is checked against the limit before it is allocated.
+//!   A larger one, up to four times the limit, is computed all the same where every operator that reads it folds too:
+//!   then only their results enter the model.
 //!
 //! Stands behind `normalize` (constants are initializers) and before the passes that look at constants.
 
@@ -68,7 +70,7 @@ impl Pass for FoldConstants {
         let mut grown = 0;
         for graph in model.graph_ids() {
             let schedule = schedule(self.name(), model, graph)?;
-            let mut fold = Fold { options: self, graph, carried: HashMap::new(), grown };
+            let mut fold = Fold { options: self, graph, carried: HashMap::new(), grown, held: 0 };
             for op in schedule {
                 if cx.out_of_fuel() {
                     break;
@@ -91,6 +93,8 @@ struct Fold<'a> {
     /// Constant sequences and optionals, which no initializer can hold.
     carried: HashMap<ValueId, ops::Value>,
     grown: usize,
+    /// Bytes of the constants that are too large for the model and wait for their readers.
+    held: usize,
 }
 
 impl Fold<'_> {
@@ -99,7 +103,10 @@ impl Fold<'_> {
         let Some(inputs) = self.inputs(scope, op) else { return };
         let at = scope.location(op);
         let freed = freed(scope, op);
-        if let Err(why) = self.affordable(promised(scope, op).saturating_sub(freed)) {
+        let promised = promised(scope, op);
+        if let Err(why) = self.affordable(promised.saturating_sub(freed))
+            && !self.passes_on(scope, op, promised)
+        {
             return cx.decline("fold", why, at);
         }
         let results = match self.compute(scope, op, &inputs, freed, cx.evaluator()) {
@@ -122,6 +129,13 @@ impl Fold<'_> {
         }
         let growth = added.saturating_sub(freed);
         if let Err(why) = self.affordable(growth) {
+            if let [Some(value)] = outputs[..]
+                && self.passes_on(scope, op, added)
+                && let Some(tensor) = patch.folded(value)
+            {
+                self.held += added;
+                self.carried.insert(value, ops::Value::Tensor(tensor));
+            }
             return cx.decline("fold", why, at);
         }
         self.carried.extend(carried);
@@ -129,6 +143,22 @@ impl Fold<'_> {
             self.grown += growth;
             changes.count("fold");
         }
+    }
+
+    /// The single result is too large for the model, but every operator that reads it can be computed with it at hand.
+    fn passes_on(&self, scope: Scope, op: OpId, bytes: usize) -> bool {
+        let [Some(value)] = scope.op_outputs(op)[..] else { return false };
+        let ready = |reader: OpId| {
+            let others = scope.op_inputs(reader).into_iter().flatten().filter(|&other| other != value);
+            is_foldable(scope.graph().op(reader))
+                && scope.captures(reader).is_empty()
+                && others.into_iter().all(|other| self.constant(scope, other).is_some())
+        };
+        let readers = scope.uses(value);
+        self.held.saturating_add(bytes) <= self.options.max_growth.saturating_mul(4)
+            && !scope.is_output(value)
+            && !readers.is_empty()
+            && readers.iter().all(|reader| ready(reader.op))
     }
 
     /// Says why the model may not grow by that many bytes.

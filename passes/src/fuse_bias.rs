@@ -6,8 +6,8 @@
 //! y = Add(u, {a: [C,1,1]})
 //! ```
 //!
-//! - `add`: `Add` or `Sub` of a constant that varies along the output channels only, behind `Conv`, `ConvTranspose` or
-//!   `Gemm`. The sum of two biases is computed in f64 and rounded once. Exact where there was no bias.
+//! - `add`: `Add` or `Sub` of a constant that varies along the output channels only, behind `Conv`, `ConvTranspose`,
+//!   `Gemm` or a `BatchNormalization` in inference. The sum of two biases is computed in f64 and rounded once. Exact where there was no bias.
 //! - `scale`: `Mul` or `Div` by such a constant, also behind a `MatMul` with a constant weight matrix. The weight is
 //!   computed in f64 and rounded once, so results differ in the last bits.
 //!
@@ -70,6 +70,9 @@ fn behind<'a>(scope: Scope<'a>, at: OpId, kinds: &[&str], commutes: bool) -> Res
     let (linear, _) = scope.producer(middle).or_no_match()?;
     let kind = &scope.graph().op(linear).kind;
     matches(kinds.iter().any(|name| kind.is(name)))?;
+    if kind.is("BatchNormalization") && !infers(scope, linear) {
+        return Err(scope.because(at, "the normalization is in training mode, or one of each element"));
+    }
     if scope.sole_use(middle).is_none() {
         return Err(scope.because(at, "something else reads the linear result"));
     }
@@ -80,6 +83,13 @@ fn behind<'a>(scope: Scope<'a>, at: OpId, kinds: &[&str], commutes: bool) -> Res
         }
     }
     Ok(Behind { linear, middle, y: scope.output(at, 0).or_no_match()?, constant })
+}
+
+/// A `BatchNormalization` that is a factor and a summand a channel, with a single result.
+fn infers(scope: Scope, op: OpId) -> bool {
+    let node = scope.graph().op(op);
+    let others = scope.op_outputs(op).into_iter().skip(1).flatten().any(|value| scope.is_used(value));
+    node.attrs.int("training_mode").unwrap_or(0) == 0 && node.attrs.int("spatial") != Some(0) && !others
 }
 
 struct Add;
@@ -96,7 +106,7 @@ impl Rule for Add {
 
     fn propose(&self, scope: Scope<'_>, at: OpId) -> Result<Patch, Skip> {
         let subtracts = scope.graph().op(at).kind.is("Sub");
-        let found = behind(scope, at, &["Conv", "ConvTranspose", "Gemm"], !subtracts)?;
+        let found = behind(scope, at, &["Conv", "ConvTranspose", "Gemm", "BatchNormalization"], !subtracts)?;
         let linear = Linear::of(scope, found.linear)?;
         let node = scope.graph().op(found.linear);
         if node.kind.is("Gemm") && linear.bias.is_some() && node.attrs.float("beta").unwrap_or(1.0) != 1.0 {
@@ -118,9 +128,16 @@ impl Rule for Add {
         op.attrs.remove("beta");
         let inputs =
             [scope.input(found.linear, 0), scope.input(found.linear, 1)].map(|slot| slot.map(Ref::Old));
-        patch.produce(at, op, &[inputs[0], inputs[1], Some(bias)], &[Some(found.y)]);
+        let mut inputs = vec![inputs[0], inputs[1], Some(bias)];
+        inputs.extend(rest(scope, found.linear));
+        patch.produce(at, op, &inputs, &[Some(found.y)]);
         Ok(patch)
     }
+}
+
+/// The operands behind the bias: statistics of a normalization.
+fn rest(scope: Scope, linear: OpId) -> impl Iterator<Item = Option<Ref>> {
+    scope.op_inputs(linear).into_iter().skip(3).map(|slot| slot.map(Ref::Old))
 }
 
 fn bias_name(scope: Scope, linear: &Linear) -> String {
@@ -145,7 +162,8 @@ impl Rule for Scale {
 
     fn propose(&self, scope: Scope<'_>, at: OpId) -> Result<Patch, Skip> {
         let divides = scope.graph().op(at).kind.is("Div");
-        let found = behind(scope, at, &["Conv", "ConvTranspose", "Gemm", "MatMul"], !divides)?;
+        let found =
+            behind(scope, at, &["Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"], !divides)?;
         let linear = Linear::of(scope, found.linear)?;
         let factors = per_channel(scope, found.middle, found.constant, linear.axis, linear.channels)
             .ok_or_else(|| scope.because(at, "the constant does not vary along the channels only"))?;
@@ -165,6 +183,7 @@ impl Rule for Scale {
             let bias = numbers::from_floats(linear.dtype(), &[linear.channels], &bias).and_then(finite);
             inputs.push(Some(patch.constant(&bias_name(scope, &linear), bias.ok_or_else(overflow)?)));
         }
+        inputs.extend(rest(scope, found.linear));
         let op = Op::of(node.kind.clone()).with_attrs(node.attrs.clone());
         patch.produce(at, op, &inputs, &[Some(found.y)]);
         Ok(patch)

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! `Conv` and `ConvInteger` without a zero point pad with zeros themselves; `AveragePool` does where it counts the
-//! padding (`count_include_pad = 1`, `ceil_mode = 0`); `MaxPool` pads with minus infinity, so a `Pad` with that value.
+//! padding (`count_include_pad = 1`, `ceil_mode = 0`) or has had none so far; `MaxPool` pads with minus infinity, so a `Pad` with that value.
 //!
 //! Declines: other modes and values; pads on batch or channels, or negative; `auto_pad`, which asks for the padded size;
 //! a padded value that something else reads.
@@ -91,6 +91,9 @@ impl Rule for IntoWindow {
             window_holds(scope, at, &pads)?;
         }
         let mut patch = Patch::default();
+        if node.kind.is("AveragePool") {
+            patch.attr(at, "count_include_pad", AttrValue::Int(1));
+        }
         patch.drop_attr(at, "auto_pad");
         patch.attr(at, "pads", AttrValue::Ints(pads));
         let mut inputs: Vec<Option<Ref>> =
@@ -108,7 +111,10 @@ fn filled_alike(scope: Scope, at: OpId, form: &forms::Pad) -> Result<(), Skip> {
     match &*node.kind.name {
         "ConvInteger" if scope.input(at, 2).is_some() => Err(scope.because(at, "it has a zero point")),
         "AveragePool" => {
-            let counts = node.attrs.int("count_include_pad").unwrap_or(0) != 0;
+            // Without padding of its own it divides by the whole window, which then counts what is filled in.
+            let own = node.attrs.ints("pads").is_some_and(|pads| pads.iter().any(|&pad| pad != 0));
+            let counts =
+                node.attrs.int("count_include_pad").unwrap_or(0) != 0 || (!own && scope.opset() >= 7);
             let ceils = node.attrs.int("ceil_mode").unwrap_or(0) != 0;
             match counts && !ceils && value == Some(0.0) {
                 true => Ok(()),

@@ -6,7 +6,8 @@
 //! y = Flatten(u)
 //! ```
 //!
-//! `Reshape`, `Flatten`, `Squeeze` and `Unsqueeze` keep the elements in order, so only the last shape counts. It must be
+//! `Reshape`, `Flatten`, `Squeeze` and `Unsqueeze` keep the elements in order, and so does a `Transpose` that moves
+//! dimensions of size 1 only, so only the last shape counts. It must be
 //! known up to one dimension, which becomes -1. A dimension that the last shape shares, by expression, with the same
 //! place of the first becomes 0 where a second one is not a number.
 //!
@@ -24,7 +25,7 @@ use serde::Deserialize;
 use crate::driver::{
     Changes, Cx, OrNoMatch, Pass, PassError, Patch, Rule, Scope, Skip, apply_rules, matches,
 };
-use crate::numbers;
+use crate::{forms, numbers};
 
 /// No options.
 #[derive(Debug, Default, Deserialize)]
@@ -43,12 +44,26 @@ impl Pass for MergeReshapes {
 
 struct Chain;
 
-const REGROUP: &[OpName] =
-    &[OpName::onnx("Reshape"), OpName::onnx("Flatten"), OpName::onnx("Squeeze"), OpName::onnx("Unsqueeze")];
+const REGROUP: &[OpName] = &[
+    OpName::onnx("Reshape"),
+    OpName::onnx("Flatten"),
+    OpName::onnx("Squeeze"),
+    OpName::onnx("Unsqueeze"),
+    OpName::onnx("Transpose"),
+];
 
 fn regroups(scope: Scope, op: OpId) -> bool {
-    let key = scope.graph().op(op).kind.key();
-    REGROUP.iter().any(|op| (op.domain, op.name) == key)
+    let kind = &scope.graph().op(op).kind;
+    let key = kind.key();
+    REGROUP.iter().any(|op| (op.domain, op.name) == key) && (!kind.is("Transpose") || keeps_order(scope, op))
+}
+
+/// The dimensions that the `Transpose` moves are of size 1.
+fn keeps_order(scope: Scope, op: OpId) -> bool {
+    let Some(shape) = scope.input(op, 0).and_then(|x| scope.shape(x)) else { return false };
+    let Ok(perm) = forms::permutation(scope, op) else { return false };
+    let real = |axis: &usize| shape.dims.get(*axis).is_some_and(|dim| *dim != Dim::Known(1));
+    perm.len() == shape.rank() && perm.into_iter().filter(real).is_sorted()
 }
 
 impl Rule for Chain {
@@ -64,7 +79,7 @@ impl Rule for Chain {
         matches(scope.opset() >= 5)?;
         let (middle, y) = (scope.input(at, 0).or_no_match()?, scope.output(at, 0).or_no_match()?);
         let (first, _) = scope.producer(middle).or_no_match()?;
-        matches(regroups(scope, first))?;
+        matches(regroups(scope, first) && regroups(scope, at))?;
         let x = scope.input(first, 0).or_no_match()?;
         // If the operator before stays, a Squeeze that became a Reshape would be no gain.
         if scope.sole_use(middle).is_none() && !scope.graph().op(at).kind.is("Reshape") {

@@ -23,6 +23,7 @@ pub fn simplify() -> Vec<Step> {
         // Behind the eliminations: a no-op between two of a kind hides the pair.
         "merge_transposes",
         "merge_squeezes",
+        "merge_reduces",
         // Behind merge_squeezes, which needs no shapes and keeps Squeeze and Unsqueeze.
         "merge_reshapes",
         "merge_casts",
@@ -30,14 +31,25 @@ pub fn simplify() -> Vec<Step> {
         "merge_concats",
         "merge_pads",
         "merge_clips",
-        // Before the fusions: they rewrite one of two equal operators and hide that they were equal.
-        "eliminate_duplicates",
+        "merge_arithmetic",
         "fuse_pad",
-        // Before fuse_bias and matmul_add_to_gemm: the normalization is right behind the linear operator.
+        // Before fuse_bias and matmul_add_to_gemm: the normalization is right behind the linear operator. Before
+        // eliminate_duplicates: of equal convolutions with a normalization of its own each, none could take it in.
         "fuse_batch_norm",
+        // Before the other fusions: they rewrite one of two equal operators and hide that they were equal.
+        "eliminate_duplicates",
+        // Behind eliminate_duplicates, since their parts must have a single reader; before the fusions that take in a
+        // factor or a summand which is a part of them.
+        "recompose_softmax",
+        "recompose_layer_norm",
+        "recompose_gelu",
+        "recompose_hard_swish",
         "matmul_add_to_gemm",
+        "fuse_transpose",
         // Behind matmul_add_to_gemm: a second addition goes into the bias of the Gemm.
         "fuse_bias",
+        // Behind fuse_bias: a factor between two convolutions goes into the first, where it is one of the outputs.
+        "fuse_input_scale",
     ];
     vec![
         // First: every other pass expects constants as initializers and names to report.

@@ -32,7 +32,7 @@ struct Layout {
 }
 
 impl<'a> Linear<'a> {
-    /// Reads a `Conv`, `ConvTranspose`, `Gemm` or `MatMul` whose weight (and bias) is constant.
+    /// Reads a `Conv`, `ConvTranspose`, `Gemm`, `MatMul` or `BatchNormalization` whose weight (and bias) is constant.
     pub fn of(scope: Scope<'a>, op: OpId) -> Result<Linear<'a>, Skip> {
         let node = scope.graph().op(op);
         let weight = scope.input(op, 1).or_no_match()?;
@@ -67,6 +67,11 @@ impl<'a> Linear<'a> {
                     true => (rows, None, Layout { inner: columns, count: rows, outer: weight.elements() }),
                     false => (columns, None, Layout { inner: 1, count: columns, outer: weight.elements() }),
                 }
+            }
+            // One factor a channel: y[.., c, ..] = (x[.., c, ..] - mean[c]) / sqrt(var[c] + epsilon) * w[c] + b[c].
+            "BatchNormalization" => {
+                let [channels] = *dims else { return Err(wrong()) };
+                (channels, Some(1), Layout { inner: 1, count: channels, outer: weight.elements() })
             }
             "MatMul" => {
                 let [_, columns] = *dims else { return Err(wrong()) };

@@ -126,8 +126,11 @@ pub fn op_count(model: &Model) -> usize {
 
 /// Runs the steps on the model. `find` makes a pass of a name and options.
 pub fn run(model: &mut Model, steps: &[Step], find: Find, options: Options) -> Result<Report, Box<Failure>> {
-    let cx =
-        Cx::new().with_fuel(options.fuel).with_explain(options.explain).with_evaluator(options.evaluator).with_relief(options.relieve);
+    let cx = Cx::new()
+        .with_fuel(options.fuel)
+        .with_explain(options.explain)
+        .with_evaluator(options.evaluator)
+        .with_relief(options.relieve);
     let report = Report { ops_before: op_count(model), ..Report::default() };
     let mut driver = Driver { cx, options, report, ran: Vec::new() };
     let outcome = driver.steps(model, steps, find);

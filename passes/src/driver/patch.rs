@@ -141,6 +141,14 @@ impl Patch {
         self.edits.push(Edit::Drop { value });
     }
 
+    /// The constant that it makes of a computed value.
+    pub fn folded(&self, value: ValueId) -> Option<Tensor> {
+        self.edits.iter().find_map(|edit| match edit {
+            Edit::Fold { value: found, data } if *found == value => Some(data.clone()),
+            _ => None,
+        })
+    }
+
     /// Bytes of the constants that it brings.
     pub(super) fn constant_bytes(&self) -> usize {
         let bytes = |edit: &Edit| match edit {
