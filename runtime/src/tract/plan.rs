@@ -110,7 +110,8 @@ impl Source {
         model.select_output_outlets(&outlets).map_err(load)?;
         let mut model = model.into_optimized().map_err(load)?;
         let found: Vec<OutletId> = model.output_outlets().map_err(load)?.to_vec();
-        model.select_output_outlets(&found[..self.outputs]).map_err(load)?;
+        let kept = with_strays(&model, &found, self.outputs);
+        model.select_output_outlets(&kept).map_err(load)?;
         let mut watched: HashMap<usize, Vec<(usize, String)>> = HashMap::new();
         let (mut constants, mut places) = (Vec::new(), HashMap::new());
         let hidden: HashSet<&String> = self.barriers.values().collect();
@@ -132,6 +133,26 @@ impl Source {
         let runnable = model.into_runnable().map_err(load)?;
         Ok(Plan { runnable, watched, constants, places })
     }
+}
+
+/// The model's outputs (the first `outputs` of these), and those of the rest that nothing else would make tract compute: where
+/// it moved a transposition or an axis to the readers, a wanted value is an end of its own.
+fn with_strays(model: &TypedModel, found: &[OutletId], outputs: usize) -> Vec<OutletId> {
+    let (mut kept, rest) = (found[..outputs].to_vec(), &found[outputs..]);
+    let mut computed: HashSet<usize> = HashSet::new();
+    let mut stack: Vec<usize> = kept.iter().map(|outlet| outlet.node).collect();
+    for stray in std::iter::once(None).chain(rest.iter().copied().map(Some)) {
+        if let Some(outlet) = stray.filter(|outlet| !computed.contains(&outlet.node)) {
+            kept.push(outlet);
+            stack.push(outlet.node);
+        }
+        while let Some(node) = stack.pop() {
+            if computed.insert(node) {
+                stack.extend(model.nodes[node].inputs.iter().map(|input| input.node));
+            }
+        }
+    }
+    kept
 }
 
 /// tract asks for a name of its own for each node of a graph; ONNX does not.
