@@ -142,6 +142,7 @@ pub fn run(args: &WeightArgs, common: &Common<'_>) -> Result<bool> {
         std::fs::remove_dir_all(work).with_context(|| format!("cannot remove {}", work.display()))?;
     }
     let model = read_model(common.model)?;
+    let external = has_external(&model);
     let has_data = common.data.data.is_some() || common.data.random.is_some();
     let source = has_data.then(|| common.data.open(&model)).transpose()?;
     let bar = progress("working");
@@ -151,8 +152,10 @@ pub fn run(args: &WeightArgs, common: &Common<'_>) -> Result<bool> {
         bar.set_position(done as u64);
     })?;
     bar.finish_and_clear();
-    // Weights beyond what one message comfortably holds go beside it, where runtimes can map them.
-    let external = made.weights.iter().map(|weight| weight.rows * weight.cols).sum::<usize>() > 1 << 28;
+    // Weights that were beside the model stay there, and those beyond what one message comfortably holds go there: at whole
+    // pages, where runtimes can map them.
+    let external =
+        external || made.weights.iter().map(|weight| weight.rows * weight.cols).sum::<usize>() > 1 << 28;
     let layout =
         if external { proto::Layout::External(proto::External::default()) } else { proto::Layout::AsRead };
     proto::write(&made.model, common.output, &proto::WriteOptions { layout, force: false })?;
@@ -182,6 +185,16 @@ pub fn run(args: &WeightArgs, common: &Common<'_>) -> Result<bool> {
     let met = validation.iter().all(|found| common.bars.met(&found.runtime, &found.outputs));
     made.finish()?;
     Ok(met)
+}
+
+/// Some constant of the model is in a file of its own.
+fn has_external(model: &ir::Model) -> bool {
+    let of = |graph: &ir::Graph| {
+        graph.values().any(|value| {
+            graph.constant(value).is_some_and(|tensor| tensor.encoding == ir::Encoding::External)
+        })
+    };
+    model.graph_ids().into_iter().any(|id| of(model.graph(id)))
 }
 
 /// A model and the data files that it names, as far as their names follow from its own.

@@ -8,6 +8,8 @@
 //!
 //! bits 2, 4 or 8; block a power of two from 16 to 256 (onnxruntime's CPU kernels returned zeros for 512).
 
+use rayon::prelude::*;
+
 use super::{bits_of, center_shift, contrib_block, repeat};
 use crate::Error;
 use crate::error::check_len;
@@ -58,14 +60,18 @@ pub fn pack(q: &Quantized) -> Result<NBits, Error> {
     let blob = block * bits as usize / 8;
     let shift = center_shift(q);
     let mut codes = vec![0; q.rows * per_row * blob];
-    let mut moved = vec![0; if shift > 0 { q.cols } else { 0 }];
-    for (mut row, out) in q.codes.chunks(q.cols).zip(codes.chunks_mut(per_row * blob)) {
-        if shift > 0 {
-            moved.iter_mut().zip(row).for_each(|(m, c)| *m = c + shift);
-            row = &moved;
-        }
-        pack_into(row, bits, &mut out[..packed_len(q.cols, bits)?])?;
-    }
+    let bytes = packed_len(q.cols, bits)?;
+    q.codes.par_chunks(q.cols).zip(codes.par_chunks_mut(per_row * blob)).try_for_each_init(
+        Vec::new,
+        |moved, (mut row, out)| {
+            if shift > 0 {
+                moved.clear();
+                moved.extend(row.iter().map(|code| code + shift));
+                row = moved;
+            }
+            pack_into(row, bits, &mut out[..bytes])
+        },
+    )?;
     let scales = repeat(&q.scales, q.blocks_per_row(), times, per_row);
     let zero_points = match &q.zero_points {
         None => None,

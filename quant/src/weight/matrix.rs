@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::WeightError;
@@ -151,9 +152,9 @@ impl<'a> Weight<'a> {
     /// first one (by row, then column). `out.len()` is a multiple of K and the rows exist: the callers chunk by rows.
     pub(crate) fn panel(&self, first: usize, out: &mut [f32]) -> Result<(), WeightError> {
         match self.data {
-            Elements::F32(s) => self.read(s, first, out, |v| v),
-            Elements::F16(s) => self.read(s, first, out, f16::to_f32),
-            Elements::Bf16(s) => self.read(s, first, out, bf16::to_f32),
+            Elements::F32(s) => self.read(s, first, out, |from, to| to.copy_from_slice(from)),
+            Elements::F16(s) => self.read(s, first, out, |from, to| from.convert_to_f32_slice(to)),
+            Elements::Bf16(s) => self.read(s, first, out, |from, to| from.convert_to_f32_slice(to)),
         }
         // One pass that vectorizes: without its sign, an infinity or NaN is 0x7f800000 or more.
         let largest = |c: &[f32]| c.iter().fold(0, |a, x| (x.to_bits() & 0x7fff_ffff).max(a));
@@ -173,26 +174,44 @@ impl<'a> Weight<'a> {
         Ok(out)
     }
 
-    fn read<T: Copy>(&self, data: &[T], first: usize, out: &mut [f32], to_f32: impl Fn(T) -> f32) {
-        let rows = out.len() / self.cols;
+    /// `convert` makes f32 of as many elements as it is given.
+    fn read<T: Copy>(&self, data: &[T], first: usize, out: &mut [f32], convert: impl Fn(&[T], &mut [f32])) {
+        let cols = self.cols;
         if self.col_stride == 1 {
-            for (i, row) in out.chunks_exact_mut(self.cols).enumerate() {
+            for (i, row) in out.chunks_exact_mut(cols).enumerate() {
                 let at = (first + i) * self.row_stride;
-                for (o, &v) in row.iter_mut().zip(&data[at..at + self.cols]) {
-                    *o = to_f32(v);
+                convert(&data[at..at + cols], row);
+            }
+        } else if self.row_stride == 1 {
+            // [K, N]: a tile at a time, read along N and written along K, so that both see whole cache lines.
+            let mut tile = [[0.0f32; TILE.0]; TILE.1];
+            for (group, rows) in out.chunks_mut(TILE.0 * cols).enumerate() {
+                let (start, count) = (first + group * TILE.0, rows.len() / cols);
+                for k in (0..cols).step_by(TILE.1) {
+                    let width = TILE.1.min(cols - k);
+                    for (j, column) in tile[..width].iter_mut().enumerate() {
+                        let at = start + (k + j) * self.col_stride;
+                        convert(&data[at..at + count], &mut column[..count]);
+                    }
+                    for (i, row) in rows.chunks_exact_mut(cols).enumerate() {
+                        for (v, column) in row[k..k + width].iter_mut().zip(&tile) {
+                            *v = column[i];
+                        }
+                    }
                 }
             }
         } else {
-            // Column by column within a group of rows: for [K, N] each step reads consecutive elements.
-            for k in 0..self.cols {
-                let at = first * self.row_stride + k * self.col_stride;
-                for i in 0..rows {
-                    out[i * self.cols + k] = to_f32(data[at + i * self.row_stride]);
-                }
+            for (at, v) in out.iter_mut().enumerate() {
+                let (i, k) = (at / cols, at % cols);
+                let from = (first + i) * self.row_stride + k * self.col_stride;
+                convert(&data[from..from + 1], std::slice::from_mut(v));
             }
         }
     }
 }
+
+/// Rows and columns of the tiles in which a `[K, N]` weight is turned.
+const TILE: (usize, usize) = (32, 16);
 
 #[cfg(test)]
 mod tests {

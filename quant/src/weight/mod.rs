@@ -37,7 +37,7 @@ mod tiles;
 
 pub use affine::{Affine, TwoTerm};
 pub use matrix::{Elements, Stored, Weight};
-pub use quantized::{Method, Note, Provenance, Quantized, squared};
+pub use quantized::{Method, Note, Provenance, Quantized, relative_error};
 pub use spec::{Bits, Block, Spec, Zero};
 
 /// What a weight quantizer refuses. Callers add the tensor's name.

@@ -129,7 +129,8 @@ impl Codebook {
         out
     }
 
-    fn dequantize_row(&self, n: usize, out: &mut [f32]) {
+    /// Row `n` of the weights that the codes stand for. `out` has K elements.
+    pub fn dequantize_row(&self, n: usize, out: &mut [f32]) {
         let values = self.table.values();
         for (i, o) in (n * self.cols..).zip(out) {
             *o = values[usize::from(self.codes[i] & 15)] * self.scales[i / self.block];

@@ -14,8 +14,8 @@ use super::isa::per_isa;
 use super::{Method, Note, Quantized, Spec, Weight, WeightError, Zero};
 use crate::round::{ScaleType, round_small};
 
-/// Rows that are read and quantized together: enough that a `[K, N]` weight is read in whole cache lines.
-const PANEL: usize = 16;
+/// Rows that are read and quantized together: enough that a `[K, N]` weight of f16 is read in whole cache lines.
+const PANEL: usize = 32;
 
 /// Scale and zero point of one block, and what had to be done for them.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -59,7 +59,11 @@ pub(crate) fn range(block: &[f32]) -> (f32, f32) {
 
 /// The min/max grid of a block.
 pub(crate) fn min_max(block: &[f32], spec: &Spec) -> BlockGrid {
-    let (lo, hi) = range(block);
+    min_max_of(range(block), spec)
+}
+
+/// The min/max grid of a range that holds zero.
+pub(crate) fn min_max_of((lo, hi): (f32, f32), spec: &Spec) -> BlockGrid {
     if lo == 0.0 && hi == 0.0 {
         return BlockGrid::of_zeros(spec);
     }
@@ -80,7 +84,10 @@ fn encode_body(block: &[f32], grid: &BlockGrid, max_code: u8, codes: &mut [u8]) 
     let zero = f32::from(grid.zero);
     let (lo, hi) = (-zero, f32::from(max_code) - zero);
     for (code, &w) in codes.iter_mut().zip(block) {
-        let r = round_small((w / grid.scale).max(lo).min(hi)) + zero;
+        // A quotient of finite numbers is no NaN, so plain comparisons do what `max` and `min` do.
+        let quotient = w / grid.scale;
+        let quotient = if quotient > lo { quotient } else { lo };
+        let r = round_small(if quotient < hi { quotient } else { hi }) + zero;
         // SAFETY: r is an integer in 0..=max_code.
         *code = unsafe { r.to_int_unchecked::<i32>() } as u8;
     }
@@ -100,14 +107,44 @@ fn encode_ref(block: &[f32], grid: &BlockGrid, max_code: u8, codes: &mut [u8]) {
     }
 }
 
-/// Quantizes each block on its own: `choose` finds the grid and writes the codes of one block (given its first
-/// column and a scratch made by `scratch`). Rows are read in panels of [`PANEL`].
-pub(crate) fn by_block<S>(
+/// A few whole rows of a weight, and where their result goes.
+pub(crate) struct Panel<'a> {
+    /// K
+    pub cols: usize,
+    /// Columns of a block.
+    pub block: usize,
+    /// `[rows, K]`
+    pub weights: &'a [f32],
+    /// `[rows, K]`, to be filled.
+    pub codes: &'a mut [u8],
+    scales: &'a mut [f32],
+    zeros: &'a mut [u8],
+    /// Blocks of zeros, and blocks whose scale was moved.
+    pub counts: (usize, usize),
+}
+
+impl Panel<'_> {
+    /// How many rows.
+    pub fn rows(&self) -> usize {
+        self.weights.len() / self.cols
+    }
+
+    /// The grid of a block of a row.
+    pub fn set(&mut self, row: usize, block: usize, grid: BlockGrid) {
+        let at = row * self.cols.div_ceil(self.block) + block;
+        (self.scales[at], self.zeros[at]) = (grid.scale, grid.zero);
+        self.counts.0 += usize::from(grid.zeros_only);
+        self.counts.1 += usize::from(grid.scale_moved);
+    }
+}
+
+/// Quantizes panels of [`PANEL`] rows. `work` fills one (given a scratch made by `scratch`) and returns its counts.
+pub(crate) fn by_panel<S>(
     weight: &Weight<'_>,
     spec: &Spec,
     method: Method,
     scratch: impl Fn() -> S + Sync + Send,
-    choose: impl Fn(&mut S, usize, &[f32], &mut [u8]) -> BlockGrid + Sync,
+    work: impl Fn(&mut S, Panel<'_>) -> (usize, usize) + Sync,
 ) -> Result<Quantized, WeightError> {
     let mut out = Quantized::new(*spec, weight, method)?;
     let (cols, block, per_row) = (out.cols, out.block, out.blocks_per_row());
@@ -120,23 +157,11 @@ pub(crate) fn by_block<S>(
         .zip(zeros.par_chunks_mut(PANEL * per_row))
         .enumerate()
         .map_init(
-            || (vec![0.0; PANEL * cols], scratch()),
-            |(panel, scratch), (p, ((codes, scales), zeros))| {
-                let panel = &mut panel[..codes.len()];
-                weight.panel(p * PANEL, panel)?;
-                let mut count = (0, 0);
-                let rows = panel.chunks(cols).zip(codes.chunks_mut(cols));
-                let rows = rows.zip(scales.chunks_mut(per_row)).zip(zeros.chunks_mut(per_row));
-                for (((row, codes), scales), zeros) in rows {
-                    let blocks = row.chunks(block).zip(codes.chunks_mut(block)).zip(scales).zip(zeros);
-                    for (b, (((w, codes), scale), zero)) in blocks.enumerate() {
-                        let grid = choose(scratch, b * block, w, codes);
-                        (*scale, *zero) = (grid.scale, grid.zero);
-                        count.0 += usize::from(grid.zeros_only);
-                        count.1 += usize::from(grid.scale_moved);
-                    }
-                }
-                Ok(count)
+            || (vec![0.0; PANEL.min(weight.rows()) * cols], scratch()),
+            |(weights, scratch), (p, ((codes, scales), zeros))| {
+                let weights = &mut weights[..codes.len()];
+                weight.panel(p * PANEL, weights)?;
+                Ok(work(scratch, Panel { cols, block, weights, codes, scales, zeros, counts: (0, 0) }))
             },
         )
         .collect();
@@ -144,6 +169,28 @@ pub(crate) fn by_block<S>(
     out.provenance.notes.extend((zeros_only > 0).then_some(Note::ZeroBlocks(zeros_only)));
     out.provenance.notes.extend((moved > 0).then_some(Note::ScaleOutOfType(moved)));
     Ok(out)
+}
+
+/// Quantizes each block on its own: `choose` finds the grid and writes the codes of one block (given its first
+/// column and a scratch made by `scratch`).
+pub(crate) fn by_block<S>(
+    weight: &Weight<'_>,
+    spec: &Spec,
+    method: Method,
+    scratch: impl Fn() -> S + Sync + Send,
+    choose: impl Fn(&mut S, usize, &[f32], &mut [u8]) -> BlockGrid + Sync,
+) -> Result<Quantized, WeightError> {
+    by_panel(weight, spec, method, scratch, |scratch, mut panel| {
+        for row in 0..panel.rows() {
+            for (b, first) in (0..panel.cols).step_by(panel.block).enumerate() {
+                let end = (first + panel.block).min(panel.cols);
+                let at = row * panel.cols + first..row * panel.cols + end;
+                let grid = choose(scratch, first, &panel.weights[at.clone()], &mut panel.codes[at]);
+                panel.set(row, b, grid);
+            }
+        }
+        panel.counts
+    })
 }
 
 /// Round to nearest on min/max grids.

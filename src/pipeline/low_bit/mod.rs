@@ -15,7 +15,7 @@ use ir::{DType, Model};
 use passes::quantize::low_bit::{
     Coded, Kept, ProductForm, RowsForm, Site, find, importance, opsets, pack, wire,
 };
-use quant::weight::{Weight, squared};
+use quant::weight::Weight;
 use serde::{Deserialize, Serialize};
 
 pub use options::{CalibratedOptions, LowBitOptions, Targets, WeightMethod};
@@ -249,13 +249,11 @@ fn told(choice: &Choice) -> String {
 }
 
 fn relative_error(weight: &Weight<'_>, coded: &Coded) -> Result<f64> {
-    let error = match coded {
-        Coded::Uniform(q) => q.squared_error(weight, None)?,
-        Coded::Affine(q) => q.squared_error(weight, None)?,
-        Coded::Table(q) => q.squared_error(weight, None)?,
-    };
-    let energy = squared(weight)?;
-    Ok(if energy > 0.0 { (error / energy).sqrt() } else { 0.0 })
+    Ok(match coded {
+        Coded::Uniform(q) => quant::weight::relative_error(weight, |n, row| q.dequantize_row(n, row)),
+        Coded::Affine(q) => quant::weight::relative_error(weight, |n, row| q.dequantize_row(n, row)),
+        Coded::Table(q) => quant::weight::relative_error(weight, |n, row| q.dequantize_row(n, row)),
+    }?)
 }
 
 /// What a folder of unfinished work belongs to: the request and the weights (sizes, and the ends of their bytes).

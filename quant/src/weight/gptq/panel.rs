@@ -72,17 +72,21 @@ impl<'p> Panel<'p> {
 
     /// Chooses the grids of block `g` from its weights `[rows][columns]`.
     fn choose(&mut self, g: usize, block: &[f32], importance: &[f32]) {
-        let rows = self.rows;
-        for (r, w) in block.chunks(importance.len()).enumerate() {
-            let grid = match self.plan.options.range {
-                Range::MinMax => min_max(w, self.spec),
-                Range::Search => self.searcher.choose(w, Some(importance), self.spec),
-            };
-            let BlockGrid { scale, zero, zeros_only, scale_moved } = grid;
-            self.scales[g * rows + r] = scale;
-            self.zeros[g * rows + r] = f32::from(zero);
-            self.zero_blocks += usize::from(zeros_only);
-            self.moved += usize::from(scale_moved);
+        let (rows, spec) = (self.rows, self.spec);
+        let Self { scales, zeros, zero_blocks, moved, searcher, .. } = self;
+        let mut put = |r: usize, grid: BlockGrid| {
+            scales[g * rows + r] = grid.scale;
+            zeros[g * rows + r] = f32::from(grid.zero);
+            *zero_blocks += usize::from(grid.zeros_only);
+            *moved += usize::from(grid.scale_moved);
+        };
+        match self.plan.options.range {
+            Range::MinMax => {
+                for (r, w) in block.chunks(importance.len()).enumerate() {
+                    put(r, min_max(w, spec));
+                }
+            }
+            Range::Search => searcher.choose(block, importance, spec, put),
         }
     }
 
