@@ -48,9 +48,12 @@ fn syntax(text: &str, why: impl Into<String>) -> PassError {
 
 /// Where the first comma outside of brackets and quotes stands.
 fn item_end(text: &str) -> Result<usize, &'static str> {
-    let (mut depth, mut quoted) = (0usize, false);
+    let (mut depth, mut quoted, mut escaped) = (0usize, false, false);
     for (at, c) in text.char_indices() {
         match c {
+            // In a JSON string a backslash takes the meaning from what follows, a quote too.
+            _ if std::mem::take(&mut escaped) => {}
+            '\\' if quoted => escaped = true,
             '"' => quoted = !quoted,
             _ if quoted => {}
             '(' | '[' | '{' => depth += 1,
@@ -87,9 +90,12 @@ impl FromStr for Spec {
         while !rest.is_empty() {
             let (item, tail) = rest.split_at(item_end(rest)?);
             let (key, value) = item.split_once('=').ok_or_else(|| format!("{item:?} is not option=value"))?;
-            let value = value.trim();
+            let (key, value) = (key.trim(), value.trim());
+            if key.is_empty() || !key.chars().all(valid) {
+                return Err(format!("{key:?} is not the name of an option"));
+            }
             let json = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_string()));
-            spec.options.insert(key.trim().to_string(), json);
+            spec.options.insert(key.to_string(), json);
             rest = tail.strip_prefix(',').unwrap_or(tail).trim();
         }
         Ok(spec)
@@ -118,11 +124,13 @@ mod tests {
         assert_eq!(specs.iter().map(Spec::to_string).collect::<Vec<_>>().join(","), text);
         assert_eq!(Spec::list("a( x = word )").unwrap(), [Spec::new("a").with("x", "word")]);
         assert_eq!(Spec::list("").unwrap(), []);
+        let quoted = Spec::new("a").with("x", r#"{"b\"#).with("y", "),");
+        assert_eq!(Spec::list(&quoted.to_string()).unwrap(), [quoted]);
     }
 
     #[test]
     fn malformed_lists_are_refused() {
-        for text in ["a(", "a)", "a(b)", "a b", "a(x=1)y", "a(x=\")", ",a"] {
+        for text in ["a(", "a)", "a(b)", "a b", "a(x=1)y", "a(x=\")", ",a", "a(=1)", "a(\"x\"=1)"] {
             assert!(matches!(Spec::list(text), Err(PassError::Syntax { .. })), "{text}");
         }
     }
