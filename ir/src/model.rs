@@ -115,6 +115,12 @@ impl Model {
         matches!(self.graphs.get(id.0 as usize), Some(Some(_)))
     }
 
+    /// The graph is the body of a local function: it has no constants, because a file has no place for them there. (Graphs
+    /// inside of it may have some.)
+    pub fn is_function_body(&self, id: GraphId) -> bool {
+        self.functions.iter().any(|function| function.graph == id)
+    }
+
     /// All graphs of the table: main first, then in the order of creation.
     pub fn graph_ids(&self) -> Vec<GraphId> {
         let live = (0..self.graphs.len() as u32).filter(|&id| self.graphs[id as usize].is_some());

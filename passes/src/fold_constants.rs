@@ -69,6 +69,10 @@ impl Pass for FoldConstants {
         let mut changes = Changes::default();
         let mut grown = 0;
         for graph in model.graph_ids() {
+            // A file has no place for constants there.
+            if model.is_function_body(graph) {
+                continue;
+            }
             let schedule = schedule(self.name(), model, graph)?;
             let mut fold = Fold { options: self, graph, carried: HashMap::new(), grown, held: 0 };
             for op in schedule {

@@ -72,6 +72,14 @@ fn choose(
         cx.decline("constant_condition", "the branch has another form than the operator", at);
         return Ok(false);
     }
+    if model.is_function_body(graph) && body.values().any(|value| body.value(value).has_data()) {
+        cx.decline(
+            "constant_condition",
+            "the body of a function has no place for the branch's constants",
+            at,
+        );
+        return Ok(false);
+    }
     if !cx.spend("constant_condition", at.clone()) {
         return Ok(false);
     }

@@ -29,6 +29,7 @@ use ir::Model;
 use serde::Deserialize;
 
 use crate::driver::{Changes, Cx, Pass, PassError, Rule, apply_rules};
+use crate::normalize::lift_constants;
 
 /// No options.
 #[derive(Debug, Default, Deserialize)]
@@ -44,6 +45,8 @@ impl Pass for LowerForExecution {
         let mut changes = Changes::default();
         // Before everything else: bodies hold operators of every other kind.
         bodies::inline_functions(model, cx, &mut changes);
+        // A function's body spells its constants as operators.
+        lift_constants(model, cx, &mut changes);
         bodies::unroll_loops(model, cx, &mut changes);
         // Before the pairs: definitions are written with them.
         let rules: Vec<&dyn Rule> =

@@ -5,7 +5,8 @@
 //! y = Reshape(x, c)                       =>   [Reshape_1] y = Reshape(x, c)
 //! ```
 //!
-//! - A `Constant` becomes an initializer of its scope under the name of its output. A sparse one is left.
+//! - A `Constant` becomes an initializer of its scope under the name of its output. A sparse one is left, and so are
+//!   those in the bodies of local functions, where a file has no place for initializers.
 //! - Before IR version 4 every initializer also had to be an input. Such inputs are constants in every model that was
 //!   meant to run; they become plain initializers, and the IR version becomes 4. From version 4 on an initializer that
 //!   is also an input is a default that the caller may override; it stays one unless `fix_defaults` is set.
@@ -48,13 +49,7 @@ impl Pass for Normalize {
 
     fn run(&self, model: &mut Model, cx: &mut Cx) -> Result<Changes, PassError> {
         let mut changes = Changes::default();
-        for graph in model.graph_ids() {
-            for op in model.graph(graph).ops() {
-                if model.graph(graph).op(op).kind.is("Constant") {
-                    lift(model, graph, op, cx, &mut changes);
-                }
-            }
-        }
+        lift_constants(model, cx, &mut changes);
         self.fix_inputs(model, cx, &mut changes);
         if !cx.out_of_fuel() {
             spell_raw(model, &mut changes);
@@ -87,6 +82,20 @@ impl Normalize {
         if old && !cx.out_of_fuel() {
             model.ir_version = 4;
             changes.notes += 1;
+        }
+    }
+}
+
+/// Makes initializers of the `Constant` operators.
+pub fn lift_constants(model: &mut Model, cx: &mut Cx, changes: &mut Changes) {
+    for graph in model.graph_ids() {
+        if model.is_function_body(graph) {
+            continue;
+        }
+        for op in model.graph(graph).ops() {
+            if model.graph(graph).op(op).kind.is("Constant") {
+                lift(model, graph, op, cx, changes);
+            }
         }
     }
 }
@@ -185,7 +194,7 @@ fn name_operators(model: &mut Model, changes: &mut Changes) {
 fn constants_lifted(model: &Model) -> Result<(), String> {
     for graph in model.graph_ids() {
         let g = model.graph(graph);
-        for op in g.ops() {
+        for op in g.ops().into_iter().filter(|_| !model.is_function_body(graph)) {
             if g.op(op).kind.is("Constant") && constant_of(g.op(op)).is_ok() {
                 return Err(format!("{} is a Constant", op_place(model, graph, op)));
             }

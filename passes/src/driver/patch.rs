@@ -179,6 +179,11 @@ pub(super) struct Touched {
 
 /// Carries the patch out, or says why it cannot be and changes nothing.
 pub(super) fn apply(model: &mut Model, graph: GraphId, patch: Patch) -> Result<Touched, String> {
+    let brings_constants =
+        patch.edits.iter().any(|edit| matches!(edit, Edit::Constant { .. } | Edit::Fold { .. }));
+    if brings_constants && model.is_function_body(graph) {
+        return Err("a file has no place for a constant in the body of a function".to_string());
+    }
     check(model.graph(graph), &patch)?;
     let mut work = Work { model, graph, made: Vec::with_capacity(patch.made), touched: Touched::default() };
     let names = Names::of(work.graph(), &patch.stands_for);
