@@ -230,6 +230,16 @@ LEVELS = {
 }
 
 
+def ort_library() -> Path:
+    """onnxruntime's own library, for `--ort-lib`."""
+    import onnxruntime
+
+    found = sorted((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so*"))
+    if not found:
+        raise FileNotFoundError("onnxruntime's package has no libonnxruntime.so")
+    return found[0]
+
+
 def ort_session(model: Path | ModelProto, level: str = "all", threads: int = 1, save: Path | None = None):
     """level: a key of LEVELS. save: where onnxruntime writes the graph it made of the model."""
     import onnxruntime as ort

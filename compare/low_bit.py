@@ -1,266 +1,296 @@
 #!/usr/bin/env python3
-"""Low-bit weights on the development language models: perplexity and mean KL divergence to the float model.
+"""Low-bit weights of the development language models: `onnxq quantize --mode weight-only` next to other tools.
 
-Every constant MatMul weight is replaced by what our quantizer's codes stand for (float arithmetic otherwise), so this
-measures the quantizers alone. onnxruntime's own weight-only tools run beside them as they are (accuracy_level 0).
+Every tool makes a model file; `onnxq eval perplexity` scores it against the float model, in ONNX Runtime (the file as it is)
+and, with --tract, in tract too. Peers: onnxruntime's own weight-only tools, and the routines of the `gguf` package, whose
+weights are put back as floats because ONNX Runtime reads no GGUF. Embeddings stay float everywhere, as in the peers, so that
+rows differ in the quantizers alone; "as the program comes" also stores the embedding in 8 bits. Bits a weight count everything
+a quantized weight takes in the file (MatMulNBits pads nothing here).
 
-Calibrated methods go through the model in order. Weights that read one value are quantized together from what they read with
-everything before them quantized ("inputs") and without ("float inputs"); where a weight's output is added to another value,
-that value's error so far is the residual to take back. Only graph edges are looked at, no names.
+Rows are kept in the cache, so a long run may be done in slices (--only, --models); --fresh makes those asked for anew.
 """
 
-import sys
-import tempfile
+import hashlib
+import json
+import logging
+import subprocess
 import time
-from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 import common
-from weights import Quantizers
 
-sys.path.insert(0, str(common.SHARED / "eval"))
-
-#: model, evaluation and calibration token files
+#: folder of the model, evaluation and calibration token files, weights in float16?
 MODELS = {
-    "tinypep": ("tokens2048/tinypep_eval.txt", "tokens2048/tinypep_calib.txt"),
-    "stories260K": ("tokens512/tinystories_sample.txt", "tokens512/stories260K_generated.txt"),
+    "tinypep": ("tinypep", "tokens2048/tinypep_eval.txt", "tokens2048/tinypep_calib.txt", False),
+    "tinypep fp16": ("tinypep", "tokens2048/tinypep_eval.txt", "tokens2048/tinypep_calib.txt", True),
+    "stories260K": ("stories260K", "tokens512/tinystories_sample.txt", "tokens512/stories260K_generated.txt", False),
 }
-
-
-def read_tokens(name: str) -> list[np.ndarray]:
-    lines = (common.SHARED / "data/text" / name).read_text().splitlines()
-    return [np.array([[int(t) for t in line.split()]], np.int64) for line in lines if line.strip()]
-
-
-def batches(sequences: list[np.ndarray], most: int = 32) -> list[np.ndarray]:
-    """Sequences of equal length together."""
-    by_length = defaultdict(list)
-    for s in sequences:
-        by_length[s.shape[1]].append(s)
-    chunks = [group[i : i + most] for group in by_length.values() for i in range(0, len(group), most)]
-    return [np.concatenate(chunk) for chunk in chunks]
-
-
-def log_probabilities(session, ids: np.ndarray) -> np.ndarray:
-    scores = session.run(["logits"], {"input_ids": ids})[0].astype(np.float64)
-    scores -= scores.max(-1, keepdims=True)
-    return (scores - np.log(np.exp(scores).sum(-1, keepdims=True))).astype(np.float32)
-
-
-class Judge:
-    """Perplexity and mean KL divergence of models, on one text."""
-
-    def __init__(self, model: onnx.ModelProto, text: list[np.ndarray]):
-        self.batches = batches(text)
-        session = common.ort_session(model)
-        self.reference = [log_probabilities(session, ids) for ids in self.batches]
-
-    def __call__(self, model: onnx.ModelProto | Path) -> tuple[float, float]:
-        session = common.ort_session(model)
-        loss, predictions, divergence, positions = 0.0, 0, 0.0, 0
-        for ids, reference in zip(self.batches, self.reference, strict=True):
-            log_p = log_probabilities(session, ids)
-            loss -= float(np.take_along_axis(log_p[:, :-1], ids[:, 1:, None], -1).sum(dtype=np.float64))
-            predictions += ids[:, 1:].size
-            divergence += float((np.exp(reference) * (reference - log_p)).sum(dtype=np.float64))
-            positions += ids.size
-        return float(np.exp(loss / predictions)), divergence / positions
+#: tokens of the first calibration samples that onnxruntime's GPTQ sees: it reads one sample after the other in Python
+PEER_SAMPLES = 128
+QUANTIZED_OPS = ("MatMul", "Gemm")
 
 
 @dataclass
-class Layer:
-    """MatMul weights that read the same value, with the value their output is added to, if any."""
-
-    source: str
-    weights: list[str]
-    added_to: dict[str, str]
-
-
-def layers_of(model: onnx.ModelProto) -> list[Layer]:
-    constants = {t.name for t in model.graph.initializer}
-    readers = defaultdict(list)
-    for node in model.graph.node:
-        for name in node.input:
-            readers[name].append(node)
-    layers: dict[str, Layer] = {}
-    for node in model.graph.node:
-        if node.op_type != "MatMul" or node.input[1] not in constants:
-            continue
-        layer = layers.setdefault(node.input[0], Layer(node.input[0], [], {}))
-        layer.weights.append(node.input[1])
-        users = readers[node.output[0]]
-        if len(users) == 1 and users[0].op_type == "Add":
-            layer.added_to[node.input[1]] = next(i for i in users[0].input if i != node.output[0])
-    return list(layers.values())
+class Row:
+    tool: str
+    perplexity: float
+    mean_kl: float
+    kl_99: float
+    same_top1: float
+    megabytes: float
+    bits_per_weight: float | None
+    seconds: float
+    runtime: str
+    tract_kl: float | None = None
 
 
-def replace(model: onnx.ModelProto, weights: dict[str, np.ndarray]) -> onnx.ModelProto:
-    """weights: [N, K] by the name of their initializer [K, N]."""
-    out = onnx.ModelProto.FromString(model.SerializeToString())
-    for tensor in out.graph.initializer:
-        if tensor.name in weights:
-            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(weights[tensor.name].T), tensor.name))
-    return out
+@dataclass
+class Setting:
+    """One model and its texts."""
+
+    name: str
+    model: Path
+    evaluation: Path
+    calibration: Path
 
 
-class Values:
-    """Runs the part of a model that computes some of its values."""
+def setting(name: str, work: Path) -> Setting:
+    folder, evaluation, calibration, half = MODELS[name]
+    model = common.SHARED / "models" / folder / "model.onnx"
+    if half:
+        from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    def __init__(self, model: onnx.ModelProto):
-        self.model = onnx.shape_inference.infer_shapes(model)
-        self.producer = {o: n for n in self.model.graph.node for o in n.output}
-
-    def __call__(self, names: list[str], feeds: list[np.ndarray], weights: dict) -> dict[str, np.ndarray]:
-        """Rows of [tokens, features]."""
-        needed, stack = set(), list(names)
-        while stack:
-            node = self.producer.get(stack.pop())
-            if node is not None and node.output[0] not in needed:
-                needed.add(node.output[0])
-                stack.extend(node.input)
-        graph = self.model.graph
-        nodes = [n for n in graph.node if n.output[0] in needed]
-        used = {i for n in nodes for i in n.input}
-        constants = [t for t in graph.initializer if t.name in used]
-        outputs = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names]
-        part = helper.make_model(
-            helper.make_graph(nodes, "part", graph.input, outputs, constants),
-            opset_imports=self.model.opset_import,
-            ir_version=self.model.ir_version,
-        )
-        session = common.ort_session(replace(part, weights))
-        runs = [session.run(names, {"input_ids": ids}) for ids in feeds]
-        stacked = [np.concatenate([r[k].reshape(-1, r[k].shape[-1]) for r in runs]) for k in range(len(names))]
-        return dict(zip(names, stacked, strict=True))
+        model = work / f"{folder}_fp16.onnx"
+        if not model.exists():
+            onnx.save(convert_float_to_float16(onnx.load(common.SHARED / "models" / folder / "model.onnx"), True), model)
+    text = common.SHARED / "data/text"
+    return Setting(name, model, text / evaluation, text / calibration)
 
 
-def original(model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    names = {w for layer in layers_of(model) for w in layer.weights}
-    tensors = [t for t in model.graph.initializer if t.name in names]
-    return {t.name: np.ascontiguousarray(numpy_helper.to_array(t).T.astype(np.float32)) for t in tensors}
+# Ours
 
 
-def data_free(model, quantizers, **request) -> tuple[onnx.ModelProto, float]:
-    done, bits, count = {}, 0.0, 0
-    for name, weight in original(model).items():
-        answer = quantizers(weight, **request)
-        done[name] = answer.weight
-        bits += answer.facts["bits_per_weight"] * weight.size
-        count += weight.size
-    return replace(model, done), bits / count
+@dataclass
+class Ours:
+    program: Path
+    arguments: list[str]
+
+    def __call__(self, s: Setting, out: Path) -> float | None:
+        report = out.with_suffix(".json")
+        command = [self.program, "quantize", s.model, "--mode", "weight-only", "-o", out, "--json", report]
+        if {"gptq", "awq", "awq+gptq", "int8-outliers", "--write-imatrix"} & set(self.arguments):
+            command += ["--data", s.calibration]
+        run([*command, *self.arguments])
+        return json.loads(report.read_text())["bits_per_weight"]
 
 
-def calibrated(model, quantizers, text, targets: str, **request) -> tuple[onnx.ModelProto, float]:
-    """targets: "own" (what the quantized model gives), "drift" (what the float model gives), "residual" (and the error of
-    the value it is added to)."""
-    weights, values, feeds = original(model), Values(model), batches(text)
-    done, bits, count = {}, 0.0, 0
-    for layer in layers_of(model):
-        names = sorted({layer.source, *layer.added_to.values()})
-        now = values(names, feeds, done)
-        then = values(names, feeds, {}) if targets != "own" else now
-        for name in layer.weights:
-            weight, extra = weights[name], {}
-            if targets != "own":
-                extra["float_inputs"] = then[layer.source]
-            if targets == "residual" and name in layer.added_to:
-                other = layer.added_to[name]
-                extra["residual"] = then[other] - now[other]
-            answer = quantizers(weight, inputs=now[layer.source], **extra, **request)
-            done[name] = answer.weight
-            bits += answer.facts["bits_per_weight"] * weight.size
-            count += weight.size
-    return replace(model, done), bits / count
-
-
-def onnxruntime_tool(path: Path, bits: int, block: int, algorithm: str, out: Path) -> Path:
-    from onnxruntime.quantization import matmul_nbits_quantizer as tool
-
-    config = None
-    if algorithm == "hqq":
-        config = tool.HQQWeightOnlyQuantConfig(block_size=block, bits=bits)
-    elif algorithm == "k_quant":
-        config = tool.KQuantWeightOnlyQuantConfig()
-    quantizer = tool.MatMulNBitsQuantizer(
-        onnx.load(path), bits=bits, block_size=block, is_symmetric=algorithm == "symmetric", algo_config=config
-    )
-    quantizer.process()
-    quantizer.model.save_model_to_file(str(out))
-    return out
-
-
-def ours(bits: int, block: int):
-    """Label, quantized or not by calibration, request."""
-    yield "rtn", None, {"method": "rtn"}
-    yield "rtn_search", None, {"method": "rtn_search"}
-    yield "rtn_search, symmetric", None, {"method": "rtn_search", "zero": "center"}
-    yield "rtn_search, f16 scales", None, {"method": "rtn_search", "scale": "f16"}
-    yield "hqq", None, {"method": "hqq"}
-    kinds = {2: "q2k", 3: "q3k", 4: "q4k"}
-    yield f"kquant {kinds[bits]}", None, {"method": kinds[bits]}
+def ours(program: Path, bits: int, block: int) -> Iterator[tuple[str, Ours]]:
+    size = ["--bits", str(bits), "--block", str(block), "--embedding-bits", "float"]
+    methods = ["rtn", "rtn-search", "hqq", "gptq", "awq", "awq+gptq"] if bits == 4 else ["rtn", "rtn-search", "gptq"]
+    for method in methods:
+        yield f"onnxq {method}", Ours(program, ["--weight-method", method, *size])
+    if (bits, block) == (4, 32):
+        yield "onnxq rtn-search, symmetric", Ours(program, ["--weight-method", "rtn-search", "--symmetric", *size])
+        yield "onnxq rtn-search, as the program comes", Ours(program, [])
+        free = ["--embedding-bits", "float"]
+        yield "onnxq rtn-search, scales of 8 bits", Ours(program, ["--scale-bits", "8", *size])
+        yield "onnxq rtn-search, --target-bpw 4.6", Ours(program, ["--target-bpw", "4.6", *free])
+        yield "onnxq gptq, --target-bpw 4.6", Ours(program, ["--weight-method", "gptq", "--target-bpw", "4.6", *free])
+        yield "onnxq kquant, --mix q4_k_m", Ours(program, ["--weight-method", "kquant", "--mix", "q4_k_m", *free])
+        yield "onnxq int8-outliers", Ours(program, ["--weight-method", "int8-outliers", *free])
+        yield "onnxq kquant (Q4_K, two terms)", Ours(program, ["--weight-method", "kquant", *size])
     if bits == 4:
-        yield "nf4", None, {"method": "nf4"}
-    yield "gptq, own targets, no sweeps", "own", {"method": "gptq", "sweeps": 0}
-    yield "gptq, own targets", "own", {"method": "gptq"}
-    yield "gptq, float targets", "drift", {"method": "gptq"}
-    yield "gptq", "residual", {"method": "gptq"}
-    yield "gptq, f16 scales", "residual", {"method": "gptq", "scale": "f16"}
-    yield "awq + gptq", "residual", {"method": "awq_gptq"}
-    yield "awq", "own", {"method": "awq"}
+        yield "onnxq nf4", Ours(program, ["--weight-method", "nf4", *size])
+
+
+# Peers
+
+
+@dataclass
+class OnnxRuntime:
+    """onnxruntime.quantization.matmul_nbits_quantizer, settings as they come but for bits and block."""
+
+    algorithm: str
+    bits: int
+    block: int
+
+    def __call__(self, s: Setting, out: Path) -> float | None:
+        from onnxruntime.quantization import matmul_nbits_quantizer as tool
+
+        config = None
+        if self.algorithm == "hqq":
+            config = tool.HQQWeightOnlyQuantConfig(block_size=self.block, bits=self.bits)
+        elif self.algorithm == "k_quant":
+            config = tool.KQuantWeightOnlyQuantConfig()
+        elif self.algorithm == "gptq":
+            config = tool.GPTQWeightOnlyQuantConfig(calibration_data_reader=Reader(s), block_size=self.block)
+        symmetric = self.algorithm == "symmetric"
+        quantizer = tool.MatMulNBitsQuantizer(
+            onnx.load(s.model), bits=self.bits, block_size=self.block, is_symmetric=symmetric, algo_config=config
+        )
+        quantizer.process()
+        quantizer.model.save_model_to_file(str(out))
+        return stored_bits(onnx.load(out))
+
+
+class Reader:
+    """Calibration samples, as onnxruntime asks for them."""
+
+    def __init__(self, s: Setting):
+        lines = s.calibration.read_text().splitlines()[:PEER_SAMPLES]
+        self.samples = [np.array([[int(t) for t in line.split()]], np.int64) for line in lines if line.strip()]
+        self.input = onnx.load(s.model, load_external_data=False).graph.input[0].name
+
+    def __iter__(self):
+        return ({self.input: ids} for ids in self.samples)
+
+
+def stored_bits(model: onnx.ModelProto) -> float:
+    """Bits of codes, scales and zero points a weight, over all MatMulNBits."""
+    constants = {t.name: t for t in model.graph.initializer}
+    bits = elements = 0
+    for node in (n for n in model.graph.node if n.op_type == "MatMulNBits"):
+        attrs = {a.name: a.i for a in node.attribute}
+        elements += attrs["K"] * attrs["N"]
+        bits += sum(8 * numpy_helper.to_array(constants[i]).nbytes for i in node.input[1:] if i in constants)
+    return bits / elements if elements else float("nan")
+
+
+@dataclass
+class Gguf:
+    """A type of the gguf package: its writer, then its reader, and the floats back into the model."""
+
+    kind: str
+
+    def __call__(self, s: Setting, out: Path) -> float | None:
+        import gguf
+
+        kind = gguf.GGMLQuantizationType[self.kind]
+        block, size = gguf.GGML_QUANT_SIZES[kind]
+        model = onnx.load(s.model)
+        weights = {n.input[1] for n in model.graph.node if n.op_type in QUANTIZED_OPS}
+        for tensor in model.graph.initializer:
+            if tensor.name not in weights or len(tensor.dims) != 2:
+                continue
+            values = numpy_helper.to_array(tensor)
+            rows = np.ascontiguousarray(values.T.astype(np.float32))
+            # Rows of the smallest model are no multiple of the block: zeros behind them change no block's other values.
+            padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % block)))
+            back = gguf.quants.dequantize(gguf.quants.quantize(padded, kind), kind)[:, : rows.shape[1]]
+            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(back.T.astype(values.dtype)), tensor.name))
+        onnx.save(model, out)
+        return 8 * size / block
+
+
+def peers(bits: int, block: int) -> Iterator[tuple[str, Callable]]:
+    if bits != 4:
+        return
+    for algorithm in ["default", "symmetric", "hqq", "gptq"]:
+        yield f"onnxruntime {algorithm}", OnnxRuntime(algorithm, bits, block)
+    if block == 32:
+        yield "onnxruntime k_quant (blocks of 32)", OnnxRuntime("k_quant", bits, block)
+        for kind in ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]:
+            yield f"gguf {kind}", Gguf(kind)
+
+
+# Scoring
+
+
+def run(command: list) -> str:
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=common.TIMEOUT)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(str(c) for c in command)}\n{done.stderr.strip()}")
+    return done.stdout
+
+
+def score(program: Path, s: Setting, model: Path, runtime: list[str]) -> dict:
+    command = [program, "eval", "perplexity", model, "--text", s.evaluation, "--json", *runtime]
+    return json.loads(run([*command, "--reference", s.model]))
+
+
+def row(args, s: Setting, label: str, maker: Callable, bits: int, block: int) -> Row:
+    what = maker.arguments if isinstance(maker, Ours) else maker
+    key = hashlib.sha256(f"{s.name} {label} {bits} {block} {what} {args.tract}".encode()).hexdigest()[:20]
+    kept = common.CACHE / "low_bit" / f"{key}.json"
+    if kept.exists() and not args.fresh:
+        return Row(**json.loads(kept.read_text()))
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    out = kept.with_suffix(".onnx")
+    start = time.perf_counter()
+    stored = maker(s, out)
+    seconds = time.perf_counter() - start
+    found = score(args.onnxq, s, out, ["--runtime", "ort", "--ort-lib", common.ort_library()])
+    against = found["figures"]["reference"]
+    made = Row(
+        label, found["figures"]["perplexity"], against["mean_kl"], against["kl_99"], against["same_top1"],
+        out.stat().st_size / 1e6, stored, seconds, found["runtime"],
+    )  # fmt: skip
+    if args.tract:
+        made.tract_kl = score(args.onnxq, s, out, ["--runtime", "tract"])["figures"]["reference"]["mean_kl"]
+    out.unlink()
+    kept.write_text(json.dumps(asdict(made)))
+    return made
+
+
+HEADER = ["tool", "perplexity", "to float", "of rtn's gap closed", "mean KL", "99 % KL", "same top-1", "MB", "bits a weight", "s"]  # noqa: E501
+
+
+def cells(found: Row, exact: float, base: Row | None) -> list[str]:
+    if np.isnan(found.perplexity):
+        return [found.tool, *["-"] * (len(HEADER) - 1)]
+    gap = base and base.perplexity - exact
+    closed = f"{100 * (1 - (found.perplexity - exact) / gap):.0f} %" if gap and gap > 0 else "-"
+    bits = "-" if found.bits_per_weight is None else f"{found.bits_per_weight:.3f}"
+    out = [found.tool, f"{found.perplexity:.4f}", f"{found.perplexity - exact:+.4f}", closed]
+    out += [f"{found.mean_kl:.5f}", f"{found.kl_99:.4f}", f"{100 * found.same_top1:.2f} %"]
+    out += [f"{found.megabytes:.2f}", bits, f"{found.seconds:.1f}"]
+    return out + ([f"{found.tract_kl:.5f}"] if found.tract_kl is not None else [])
 
 
 def main() -> None:
     parser = common.arguments(__doc__)
-    parser.add_argument("--bits", type=int, nargs="+", default=[4, 3])
-    parser.add_argument("--block", type=int, default=32)
-    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--grids", nargs="+", default=["4x32", "4x128", "3x32"], metavar="BITSxBLOCK")
+    parser.add_argument("--fresh", action="store_true", help="make rows again that are in the cache")
     parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--tract", action="store_true", help="score in tract too")
     args = parser.parse_args()
+    logging.disable(logging.WARNING)  # the peers tell every node
     common.need_shared()
-    quantizers = Quantizers()
+    args.onnxq = common.need_program(args.onnxq)
+    work = common.CACHE / "low_bit"
+    work.mkdir(parents=True, exist_ok=True)
+    header = HEADER + (["mean KL in tract"] if args.tract else [])
     parts = []
     for name in args.models:
-        path = common.SHARED / "models" / name / "model.onnx"
-        model = onnx.load(path)
-        evaluation, calibration = (read_tokens(file) for file in MODELS[name])
-        judge = Judge(model, evaluation)
-        float_perplexity, _ = judge(model)
-        for bits in args.bits:
-            rows, base = [], [None]
-
-            def add(label, candidate, size, start, rows=rows, base=base, judge=judge, exact=float_perplexity):
-                perplexity, divergence = judge(candidate)
-                base[0] = base[0] or perplexity - exact
-                closed = 1 - (perplexity - exact) / base[0]
-                cells = [label, size, f"{perplexity:.4f}", f"{100 * closed:.0f} %", f"{divergence:.5f}"]
-                rows.append([*cells, f"{time.perf_counter() - start:.0f}"])
-                common.progress("  ".join(str(c) for c in rows[-1]))
-
-            for label, targets, request in ours(bits, args.block):
-                if args.only and args.only not in label and label != "rtn":
+        s = setting(name, work)
+        runtime = ["--runtime", "ort", "--ort-lib", common.ort_library()]
+        exact = score(args.onnxq, s, s.model, runtime)["figures"]["perplexity"]
+        for grid in args.grids:
+            bits, block = (int(n) for n in grid.split("x"))
+            makers = [*ours(args.onnxq, bits, block), *([] if args.no_peers else peers(bits, block))]
+            found: list[Row] = []
+            for label, maker in makers:
+                if args.only and args.only not in label and label != "onnxq rtn":
                     continue
-                start = time.perf_counter()
-                request = {"bits": bits, "block": args.block} | request
-                if targets is None:
-                    candidate, size = data_free(model, quantizers, **request)
-                else:
-                    candidate, size = calibrated(model, quantizers, calibration, targets, **request)
-                add(label, candidate, f"{size:.2f}", start)
-            if bits == 4 and not args.no_peers:
-                with tempfile.TemporaryDirectory() as work:
-                    for algorithm in ["default", "symmetric", "k_quant", "hqq"]:
-                        start = time.perf_counter()
-                        out = onnxruntime_tool(path, bits, args.block, algorithm, Path(work) / "peer.onnx")
-                        add(f"onnxruntime {algorithm}", out, "", start)
-            header = ["quantizer", "bits a weight", "perplexity", "of rtn's gap closed", "mean KL", "seconds"]
-            title = f"### {name}, {bits} bits, block {args.block} (float {float_perplexity:.4f})"
+                try:
+                    found.append(row(args, s, label, maker, bits, block))
+                    common.progress("  ".join(cells(found[-1], exact, found[0])))
+                except Exception as error:  # a tool that fails is a row
+                    common.progress(f"{label}: {error}")
+                    reason = str(error).strip().splitlines()[-1][:80] if str(error).strip() else type(error).__name__
+                    found.append(Row(f"{label}: fails ({reason})", *[float("nan")] * 5, None, 0.0, ""))
+            rows = [cells(r, exact, found[0]) for r in found]
+            title = f"### {name}, {bits} bits, block {block} (float {exact:.4f})"
             parts.append(f"{title}\n\n{common.table(header, rows)}")
-    common.report("low_bit", "Low-bit weights of language models", "\n\n".join(parts), args.save)
+    text = "\n\n".join(parts)
+    common.report("low_bit", "Low-bit weights of language models", text, args.save, ("onnx", "onnxruntime", "gguf"))
 
 
 if __name__ == "__main__":
