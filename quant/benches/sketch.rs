@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use onnxq_quant::range::{METHODS, Sketch, channels::Channels, choose};
+use onnxq_quant::range::{METHODS, Sketch, choose};
 use onnxq_quant::{CodeType, Grid, Layout, Params, Policy, quantize};
 
 /// Numbers spread like activations: a sum of four uniform ones.
@@ -35,14 +35,13 @@ fn sketch(c: &mut Criterion) {
                 b.iter(|| s.observe_ref(0, black_box(x)));
             });
         }
-        let layout = Layout::per_axis(&[64, n / 64], 0).unwrap();
-        group.bench_function("channels", |b| {
-            b.iter(|| Channels::observe(black_box(&signed), &layout).unwrap())
-        });
-        let layout = Layout::per_axis(&[n / 64, 64], 1).unwrap();
-        group.bench_function("channels, last axis", |b| {
-            b.iter(|| Channels::observe(black_box(&signed), &layout).unwrap())
-        });
+        for (name, dims, axis) in [("channels first", [64, n / 64], 0), ("channels last", [n / 64, 64], 1)] {
+            let layout = Layout::per_axis(&dims, axis).unwrap();
+            group.bench_with_input(BenchmarkId::new("observe_channels", name), &relu, |b, x| {
+                let mut s = Sketch::new();
+                b.iter(|| s.observe_channels(0, black_box(x), &layout).unwrap());
+            });
+        }
         let (layout, p) = (Layout::per_tensor(n), [Params::new(0.01, 3).unwrap()]);
         let mut codes = vec![0i8; n];
         group.bench_function("quantize", |b| {

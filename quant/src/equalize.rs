@@ -71,8 +71,16 @@ pub fn triple(
 
 /// Largest magnitude under each of the layout's scales; NaN and Inf are passed over.
 pub fn abs_max(x: &[f32], layout: &Layout) -> Result<Vec<f32>, Error> {
-    let c = crate::range::channels::Channels::observe(x, layout)?;
-    Ok(c.abs_max())
+    if layout.axis().is_some() {
+        return Ok(crate::range::Channels::observe(x, layout)?.abs_max());
+    }
+    check_len("elements of the layout", layout.len(), x.len())?;
+    let mut greatest = vec![0f32; layout.params_len()];
+    for (i, v) in x.iter().enumerate().filter(|(_, v)| v.is_finite()) {
+        let place = &mut greatest[layout.param_of(i)];
+        *place = place.max(v.abs());
+    }
+    Ok(greatest)
 }
 
 /// Multiplies each position of the layout's axis by its factor.

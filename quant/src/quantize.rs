@@ -81,6 +81,11 @@ impl Layout {
         self.len() == 0
     }
 
+    /// Positions before, on and after the axis, where there is one scale for each position on it.
+    pub fn axis(&self) -> Option<(usize, usize, usize)> {
+        self.block.is_none().then_some((self.outer, self.axis, self.inner))
+    }
+
     /// Number of scales.
     pub fn params_len(&self) -> usize {
         match self.block {

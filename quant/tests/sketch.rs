@@ -46,6 +46,76 @@ fn fast_equals_plain_on_every_length_and_growth() {
 }
 
 #[test]
+fn fast_equals_plain_by_channel() {
+    // every way in which stretches, rows and pieces can lie to one another
+    let shapes = [
+        ([1, 3, 5], 1),
+        ([2, 7, 4099], 1),
+        ([1, 2, 9000], 1),
+        ([3, 64, 169], 1),
+        ([2, 300, 1], 1),
+        ([50, 40, 1], 1),
+        ([3, 5000, 1], 1),
+        ([1, 10_000, 1], 1),
+        ([900, 1, 1], 1),
+        ([4, 1, 17], 1),
+        ([70, 3, 1], 1),
+        ([0, 3, 4], 1),
+        ([3, 4, 0], 1),
+        ([5, 16, 33], 0),
+        ([5, 16, 33], 2),
+    ];
+    for (i, (dims, axis)) in (0u64..).zip(shapes) {
+        let layout = Layout::per_axis(&dims, axis).unwrap();
+        let (mut fast, mut plain) = (Sketch::new(), Sketch::new());
+        for round in 0..4 {
+            let mut x = numbers(10 * i + round, layout.len(), [1.0, 1e3, 10.0, 1e-3][round as usize]);
+            if round == 2 && x.len() > 20 {
+                let n = x.len();
+                (x[3], x[n / 2], x[n - 1]) = (f32::NAN, f32::NEG_INFINITY, f32::INFINITY);
+            }
+            fast.observe_channels(round, &x, &layout).unwrap();
+            plain.observe_channels_ref(round, &x, &layout).unwrap();
+            assert_eq!(fast, plain, "{dims:?}, axis {axis}, round {round}");
+            let whole = fast.channels().unwrap().ranges();
+            let (lo, hi) = whole.into_iter().fold((0f32, 0f32), |(a, b), (c, d)| (a.min(c), b.max(d)));
+            let (a, b) = fast.extent().unwrap_or_default();
+            assert_eq!((lo, hi), (a.min(0.0), b.max(0.0)));
+        }
+    }
+    let blocked = Layout::blocked(&[2, 8], 1, 4).unwrap();
+    assert!(Sketch::new().observe_channels(0, &[0.0; 16], &blocked).is_err());
+}
+
+/// The sketch of a concatenation is that of its parts together, up to the order of sums.
+#[test]
+fn parts_join() {
+    let parts = [numbers(1, 2 * 3 * 50, 10.0), numbers(2, 2 * 5 * 50, 1e3)];
+    let (mut a, mut b, mut whole) = (Sketch::new(), Sketch::new(), Sketch::new());
+    for sample in 0..3 {
+        a.observe_channels(sample, &parts[0], &Layout::per_axis(&[2, 3, 50], 1).unwrap()).unwrap();
+        b.observe_channels(sample, &parts[1], &Layout::per_axis(&[2, 5, 50], 1).unwrap()).unwrap();
+        let rows = parts[0].chunks(150).zip(parts[1].chunks(250));
+        let x: Vec<f32> = rows.flat_map(|(a, b)| [a, b].concat()).collect();
+        whole.observe_channels(sample, &x, &Layout::per_axis(&[2, 8, 50], 1).unwrap()).unwrap();
+    }
+    let joined = Sketch::joined([&a, &b], true).unwrap();
+    assert_eq!((joined.histogram(), joined.extrema()), (whole.histogram(), whole.extrema()));
+    assert_eq!(
+        (joined.count(), joined.zeros(), joined.extent()),
+        (whole.count(), whole.zeros(), whole.extent())
+    );
+    let (j, w) = (joined.channels().unwrap(), whole.channels().unwrap());
+    // Channels see the same numbers in the same order; sums of the whole are f64 sums in another one.
+    assert_eq!(j, w);
+    assert!((joined.mean() - whole.mean()).abs() < 1e-9 && (joined.std() - whole.std()).abs() < 1e-9);
+    assert!(Sketch::joined([&a, &b], false).is_err(), "3 and 5 channels are not the same");
+    assert_eq!(Sketch::joined([&a], true).unwrap(), a);
+    assert_eq!(Sketch::joined([], true).unwrap(), Sketch::new());
+    assert!(Sketch::joined([&a, &Sketch::of(&[1.0])], true).unwrap().channels().is_none());
+}
+
+#[test]
 fn ugly_numbers_are_counted_apart() {
     let mut x = numbers(3, 10_000, 10.0);
     (x[17], x[4100], x[4101], x[9999]) = (f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::INFINITY);

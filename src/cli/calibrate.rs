@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail};
 use quant::range::Method;
 
 use super::common::{DataArgs, EngineArgs, progress, read_model};
-use crate::pipeline::calibrate::{CalibrateOptions, SAVE_EVERY, calibrate, observed};
+use crate::pipeline::calibrate::{CalibrateOptions, SAVE_EVERY, calibrate};
+use crate::pipeline::observed::{every, usable};
 use crate::pipeline::prepare::lowered;
 use crate::pipeline::table::CalibrationTable;
 use crate::pipeline::tensorrt_cache::{HEADER, tensorrt_cache};
@@ -38,6 +39,9 @@ pub struct Args {
     /// First line of that cache: the TensorRT version and calibrator that it counts as made by
     #[arg(long, value_name = "LINE", default_value = HEADER, requires = "tensorrt_cache")]
     cache_header: String,
+    /// Look at every value, also at those that no target would round
+    #[arg(long)]
+    all: bool,
     /// Print what the data cover as JSON
     #[arg(long)]
     json: bool,
@@ -77,7 +81,11 @@ pub fn run(args: &Args) -> Result<()> {
     let path = args.model.as_ref().context("no model: give the file to calibrate, or --merge TABLE...")?;
     let model = crate::pipeline::prepare::quantizable(read_model(path)?)?;
     let source = args.data.open(&model)?;
+    // TensorRT asks for a range of every tensor, also within what it fuses.
+    let all = args.all || args.tensorrt_cache.is_some();
+    let values = if all { every(&model) } else { usable(&model) };
     let options = CalibrateOptions {
+        values: Some(values.clone()),
         engine: args.engine.options(),
         shard: args.shard.as_deref().map(parse_shard).transpose()?,
         save_every: Some(Duration::from_secs(args.save_every)),
@@ -96,7 +104,7 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(partial) = options.partial.filter(|path| path.exists()) {
         std::fs::remove_file(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
     }
-    report(args, &table, &observed(&model))
+    report(args, &table, &values)
 }
 
 fn merge(args: &Args) -> Result<()> {

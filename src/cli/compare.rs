@@ -10,9 +10,10 @@ use serde_json::json;
 use super::common::{Bars, DataArgs, EngineArgs, progress, read_model};
 use super::table::Table;
 use crate::data::Labels;
-use crate::pipeline::calibrate::observed;
+
 use crate::pipeline::engine::{Engine, form_for, prepare};
 use crate::pipeline::measure::{Figures, compare_labelled};
+use crate::pipeline::observed::every;
 use crate::pipeline::prepare::lowered;
 
 /// Compare two models on the same samples
@@ -63,7 +64,7 @@ pub fn run(args: &Args) -> Result<bool> {
             let main = form_b.main();
             main.find(name).is_some_and(|value| main.value(value).data.is_none())
         };
-        observed(&form_a).into_iter().filter(computed).collect()
+        every(&form_a).into_iter().filter(computed).collect()
     } else {
         vec![]
     };

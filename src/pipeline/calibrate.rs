@@ -1,16 +1,17 @@
-//! One pass over the data: every float value of the model into a sketch, on all threads, resumable.
+//! One pass over the data: every float value that a plan may round into a sketch, on all threads, resumable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use ir::{Model, Role};
+use ir::Model;
 use quant::range::Sketch;
 use runtime::{Executor, Observer, View};
 
 use super::digest;
 use super::engine::{EngineOptions, form_for, prepare, run_all};
+use super::observed::{every, join, joined, usable};
 use super::table::CalibrationTable;
 use crate::data::Source;
 
@@ -30,26 +31,28 @@ pub struct CalibrateOptions {
     pub save_every: Option<Duration>,
     /// Leave out the per-channel extrema.
     pub without_channels: bool,
+    /// The values to look at; none means those that a plan may round ([`usable`]).
+    pub values: Option<Vec<String>>,
 }
 
-/// Every float value that calibration looks at: inputs and computed values of the main graph.
-pub fn observed(model: &Model) -> Vec<String> {
-    let main = model.main();
-    let wanted = main.values().map(|id| main.value(id)).filter(|value| {
-        matches!(value.role(), Role::Input | Role::Computed)
-            && value.data.is_none()
-            && value.dtype().is_none_or(|dtype| dtype.is_compute_float())
-    });
-    wanted.map(|value| value.name().to_string()).collect()
+/// The axis of the channels of a value of this rank: pictures keep them on axis 1, everything else on its last axis.
+pub fn channel_axis(rank: usize) -> Option<usize> {
+    match rank {
+        0 | 1 => None,
+        2 | 3 => Some(rank - 1),
+        _ => Some(1),
+    }
 }
 
 /// Collects sketches by value name.
 struct Collector<'a> {
     model: &'a Model,
     sketches: BTreeMap<String, Sketch>,
-    /// Channel axis of values whose channels are worth keeping.
+    /// Values whose sketches follow from others.
+    follows: &'a BTreeSet<String>,
     sample: u64,
     error: Option<anyhow::Error>,
+    /// Extrema by channel too.
     channels: bool,
 }
 
@@ -64,16 +67,13 @@ impl Collector<'_> {
 
 impl Observer for Collector<'_> {
     fn see(&mut self, name: &str, value: View<'_>) {
+        if self.follows.contains(name) {
+            return;
+        }
         let Some(elements) = value.floats() else { return };
         let dims = value.dims();
-        // Pictures keep channels on axis 1, everything else on its last axis.
-        let axis = match dims.len() {
-            0 | 1 => None,
-            3 if dims[0] != 1 => Some(2),
-            2 | 3 => Some(dims.len() - 1),
-            _ => Some(1),
-        };
-        let axis = axis.filter(|&axis| self.channels && self.is_fixed(name, axis, dims[axis]));
+        let axis =
+            channel_axis(dims.len()).filter(|&axis| self.channels && self.is_fixed(name, axis, dims[axis]));
         let sketch = match self.sketches.get_mut(name) {
             Some(sketch) => sketch,
             None => self.sketches.entry(name.to_string()).or_default(),
@@ -113,8 +113,11 @@ pub fn calibrate(
     }
     let mut left: Vec<usize> =
         all.iter().copied().filter(|sample| !table.samples.contains_key(sample)).collect();
-    let mut names = observed(&form);
-    names.retain(|name| model.main().find(name).is_some());
+    let wanted = options.values.clone().unwrap_or_else(|| usable(model));
+    let joined = joined(model, &wanted);
+    let follows: BTreeSet<String> = joined.iter().map(|value| value.name.clone()).collect();
+    let shown: BTreeSet<String> = every(&form).into_iter().collect();
+    let names = wanted.into_iter().filter(|name| shown.contains(name) && !follows.contains(name)).collect();
     let session = prepare(executor, &form, names)?;
     let mut finished = all.len() - left.len();
     // In rounds, so that an unfinished table can be saved between them.
@@ -122,7 +125,7 @@ pub fn calibrate(
     while !left.is_empty() {
         let started = Instant::now();
         let now: Vec<usize> = left.drain(..round.min(left.len())).collect();
-        let part = observe_round(model, session.as_ref(), source, &now, options, &mut |_| {
+        let part = observe_round(model, session.as_ref(), source, &now, &follows, options, &mut |_| {
             finished += 1;
             progress(finished, all.len());
         })?;
@@ -138,6 +141,7 @@ pub fn calibrate(
             round = left.len().max(1);
         }
     }
+    join(&mut table.values, &joined)?;
     Ok(table)
 }
 
@@ -148,12 +152,14 @@ fn observe_round(
     session: &dyn runtime::Session,
     source: &dyn Source,
     samples: &[usize],
+    follows: &BTreeSet<String>,
     options: &CalibrateOptions,
     done: &mut dyn FnMut(usize),
 ) -> Result<Vec<Part>> {
     let channels = !options.without_channels;
     let make = || {
-        let collector = Collector { model, sketches: BTreeMap::new(), sample: 0, error: None, channels };
+        let collector =
+            Collector { model, sketches: BTreeMap::new(), follows, sample: 0, error: None, channels };
         (BTreeMap::<usize, String>::new(), collector)
     };
     let states = run_all(

@@ -7,6 +7,7 @@ pub mod engine;
 pub mod guilty;
 pub mod low_bit;
 pub mod measure;
+pub mod observed;
 pub mod perplexity;
 pub mod prepare;
 pub mod quantize;

@@ -11,8 +11,8 @@ use super::schema::{
     Budget, Candidate, Coverage, Kept, Layer, Level, Metric, Output, Point, Report, SCHEMA, Size, TypeSize,
     Value, Verdict,
 };
-use crate::pipeline::calibrate::observed;
 use crate::pipeline::measure::Figures;
+use crate::pipeline::observed::usable;
 use crate::pipeline::quantize::Validation;
 use crate::pipeline::sensitivity::damage::Score;
 use crate::pipeline::sensitivity::table::Change;
@@ -341,7 +341,7 @@ fn kept(plan: &QuantPlan) -> Vec<Kept> {
 }
 
 fn coverage(table: &CalibrationTable, model: &Model) -> Coverage {
-    let found = table.coverage(&observed(model));
+    let found = table.coverage(&usable(model));
     Coverage {
         samples: found.samples,
         random: table.random,

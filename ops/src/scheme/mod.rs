@@ -8,6 +8,8 @@ mod movement;
 mod normalize;
 mod product;
 
+pub use movement::joins_along;
+
 use ir::{Graph, Op, OpId, ValueId};
 
 /// What one slot of an operator holds, as far as quantization is concerned.

@@ -1,5 +1,7 @@
 //! Operators that only move elements or pick among them: one scale serves input and output.
 
+use ir::{Graph, OpId};
+
 use super::{Role, Rule, Scheme, SchemeCx, Work};
 
 pub(super) const RULES: &[Rule] = &[
@@ -78,6 +80,20 @@ fn pad(cx: SchemeCx<'_>) -> Option<Scheme> {
 /// target that wants one scale for all unifies them.
 fn concat(cx: SchemeCx<'_>) -> Option<Scheme> {
     Some(Scheme::new(Work::Movement, vec![Role::Data; cx.input_count()], vec![Role::Data]))
+}
+
+/// The axis along which the operator puts its inputs one behind the other, each once and unchanged; none for every other
+/// operator. What is known of the elements of the inputs is then known of the output's.
+pub fn joins_along(graph: &Graph, op: OpId) -> Option<usize> {
+    let node = graph.op(op);
+    if !node.kind.is("Concat") {
+        return None;
+    }
+    let output = graph.op_outputs(op).first().copied().flatten()?;
+    let rank = i64::try_from(graph.value(output).shape()?.dims.len()).ok()?;
+    let axis = node.attrs.int("axis").unwrap_or(1);
+    let axis = if axis < 0 { axis + rank } else { axis };
+    usize::try_from(axis).ok().filter(|_| axis < rank)
 }
 
 fn merge(cx: SchemeCx<'_>) -> Option<Scheme> {

@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::exact_sum::ExactSum;
+use super::histogram::Histogram;
+use super::observe::{Columns, Split, observe};
 use crate::error::{Error, check_len};
-use crate::quantize::{Layout, Run};
+use crate::quantize::Layout;
 
 /// Statistics of each position on one axis. NaN and Inf are not counted.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -43,36 +45,42 @@ impl TryFrom<Raw> for Channels {
 const NONE: (f32, f32) = (f32::MAX, f32::MIN);
 
 impl Channels {
-    /// Statistics of `x` under the layout's axis (one entry for each of its scales).
+    /// Of nothing, for this many channels.
+    pub fn new(channels: usize) -> Self {
+        let (lo, hi) = (vec![NONE.0; channels], vec![NONE.1; channels]);
+        Self { count: 0, lo, hi, sum: vec![ExactSum::default(); channels] }
+    }
+
+    /// Statistics of `x` under the layout's axis.
+    ///
+    /// # Errors
+    /// A slice that does not fit the layout, or a layout by blocks.
     pub fn observe(x: &[f32], layout: &Layout) -> Result<Self, Error> {
-        check_len("elements of the layout", layout.len(), x.len())?;
-        let n = layout.params_len();
-        let (mut lo, mut hi, mut sum) = (vec![NONE.0; n], vec![NONE.1; n], vec![0.0f64; n]);
-        layout.for_each_run(|start, len, run| {
-            let x = &x[start..start + len];
-            match run {
-                Run::One(p) => {
-                    let (a, b, s) = stretch(x);
-                    (lo[p], hi[p]) = (lo[p].min(a), hi[p].max(b));
-                    sum[p] += s;
-                }
-                Run::Zip(p) => {
-                    side_by_side(x, &mut lo[p..p + len], &mut hi[p..p + len], &mut sum[p..p + len]);
-                }
-            }
-        });
-        let exact = |s: f64| {
-            let mut e = ExactSum::default();
-            e.add(s);
-            e
-        };
-        let plain = |v: f32| v + 0.0; // one zero
-        Ok(Self {
-            count: x.len().checked_div(n).unwrap_or(0) as u64,
-            lo: lo.into_iter().map(plain).collect(),
-            hi: hi.into_iter().map(plain).collect(),
-            sum: sum.into_iter().map(exact).collect(),
-        })
+        let split = split(x, layout)?;
+        let (mut channels, mut columns) = (Self::new(split.channels), Columns::default());
+        observe(x, split, &mut Histogram::default(), &mut columns);
+        channels.add(split, &columns);
+        Ok(channels)
+    }
+
+    /// Adds what one slice of as many channels held.
+    pub(super) fn add(&mut self, split: Split, columns: &Columns) {
+        self.count = self.count.saturating_add((split.outer * split.inner) as u64);
+        self.lo.iter_mut().zip(&columns.lo).for_each(|(a, b)| *a = a.min(*b));
+        self.hi.iter_mut().zip(&columns.hi).for_each(|(a, b)| *a = a.max(*b));
+        self.sum.iter_mut().zip(&columns.sum).for_each(|(a, b)| a.add(*b));
+    }
+
+    /// Puts the channels of another behind these.
+    ///
+    /// # Errors
+    /// Another count of numbers in a channel.
+    pub fn append(&mut self, other: &Self) -> Result<(), Error> {
+        check_len("numbers in a channel", self.count as usize, other.count as usize)?;
+        self.lo.extend(&other.lo);
+        self.hi.extend(&other.hi);
+        self.sum.extend(other.sum.iter().cloned());
+        Ok(())
     }
 
     /// Adds another's statistics.
@@ -120,45 +128,13 @@ impl Channels {
     }
 }
 
-crate::dispatch! {
-    /// Extrema and sum of the finite numbers of a contiguous stretch, the sum in sixteen lanes by position.
-    fn stretch, stretch_avx2 = stretch_body(x: &[f32]) -> (f32, f32, f64)
-}
-crate::dispatch! {
-    /// Adds one number to each of as many channels.
-    fn side_by_side, side_by_side_avx2 =
-        side_by_side_body(x: &[f32], lo: &mut [f32], hi: &mut [f32], sum: &mut [f64])
-}
-
-const LANES: usize = 16;
-
-#[inline(always)]
-fn stretch_body(x: &[f32]) -> (f32, f32, f64) {
-    let (mut lo, mut hi, mut sum) = ([NONE.0; LANES], [NONE.1; LANES], [0.0f64; LANES]);
-    let (chunks, rest) = x.as_chunks::<LANES>();
-    for c in chunks {
-        for i in 0..LANES {
-            take(c[i], &mut lo[i], &mut hi[i], &mut sum[i]);
-        }
-    }
-    for (i, &v) in rest.iter().enumerate() {
-        take(v, &mut lo[i], &mut hi[i], &mut sum[i]);
-    }
-    (lo.into_iter().fold(NONE.0, f32::min), hi.into_iter().fold(NONE.1, f32::max), sum.iter().sum())
-}
-
-#[inline(always)]
-fn side_by_side_body(x: &[f32], lo: &mut [f32], hi: &mut [f32], sum: &mut [f64]) {
-    for (((&v, lo), hi), sum) in x.iter().zip(lo).zip(hi).zip(sum) {
-        take(v, lo, hi, sum);
-    }
-}
-
-/// Passes over NaN and Inf without a branch.
-#[inline(always)]
-fn take(v: f32, lo: &mut f32, hi: &mut f32, sum: &mut f64) {
-    let ok = v.abs() < f32::INFINITY;
-    *lo = if ok & (v < *lo) { v } else { *lo };
-    *hi = if ok & (v > *hi) { v } else { *hi };
-    *sum += f64::from(if ok { v } else { 0.0 });
+/// How the layout divides the slice.
+///
+/// # Errors
+/// A slice that does not fit the layout, or a layout by blocks.
+pub(super) fn split(x: &[f32], layout: &Layout) -> Result<Split, Error> {
+    check_len("elements of the layout", layout.len(), x.len())?;
+    let (outer, channels, inner) =
+        layout.axis().ok_or_else(|| Error::Shape("statistics by block".to_string()))?;
+    Ok(Split { outer, channels, inner })
 }

@@ -58,7 +58,8 @@ impl ExactSum {
         for (i, p) in part.iter_mut().enumerate() {
             *p = sign * ((wide >> (32 * i)) as u32 as i64);
         }
-        self.add_digits((shift / 32) as u16, &part);
+        let used = part.iter().rposition(|p| *p != 0).map_or(0, |last| last + 1);
+        self.add_digits((shift / 32) as u16, &part[..used]);
     }
 
     /// Adds another sum.
@@ -79,11 +80,28 @@ impl ExactSum {
             self.first = first;
         }
         let at = usize::from(first - self.first);
+        // The digit that was the last one has a sign.
+        let from = at.min(self.digits.len().saturating_sub(1));
         if self.digits.len() < at + part.len() {
             self.digits.resize(at + part.len(), 0);
         }
         self.digits[at..].iter_mut().zip(part).for_each(|(d, p)| *d += p);
-        self.normalize();
+        if !self.carry(from) {
+            self.normalize();
+        }
+    }
+
+    /// Carries from digit `from` on, which is all that most additions need; whether the sum has its one form then.
+    fn carry(&mut self, from: usize) -> bool {
+        let Some((last, digits)) = self.digits.split_last_mut() else { return false };
+        let mut carry = 0;
+        for d in digits.iter_mut().skip(from) {
+            let sum = *d + carry;
+            (*d, carry) = (sum & 0xffff_ffff, sum >> 32);
+        }
+        *last += carry;
+        let fits = i32::try_from(*last).is_ok_and(|last| last != 0 && last != -1);
+        fits && self.digits.first() != Some(&0)
     }
 
     fn normalize(&mut self) {

@@ -35,6 +35,14 @@ fn trimmed(bins: &[u64]) -> &[u64] {
     bins.iter().rposition(|c| *c != 0).map_or(&[], |last| &bins[..=last])
 }
 
+fn pour(bins: &mut Vec<u64>, counts: impl ExactSizeIterator<Item = u64>) {
+    let used = counts.len().min(HALF);
+    if bins.len() < used {
+        bins.resize(used, 0);
+    }
+    bins.iter_mut().zip(counts).for_each(|(bin, count)| *bin = bin.saturating_add(count));
+}
+
 impl PartialEq for Histogram {
     fn eq(&self, other: &Self) -> bool {
         self.exponent == other.exponent
@@ -100,14 +108,15 @@ impl Histogram {
         }
     }
 
-    /// Adds counts of consecutive keys from `first_key` on, at the present width. Keys beyond the bins are a caller's
-    /// mistake and are counted in the last bin.
-    pub fn add_keys(&mut self, first_key: i32, counts: impl Iterator<Item = u64>) {
-        for (key, count) in (first_key..).zip(counts) {
-            if count > 0 {
-                self.add(key, count);
-            }
-        }
+    /// Adds counts of the first bins of the positive side, at the present width. Bins beyond the last are a caller's
+    /// mistake and are left out.
+    pub fn add_positive(&mut self, counts: impl ExactSizeIterator<Item = u64>) {
+        pour(&mut self.positive, counts);
+    }
+
+    /// Adds counts of the first bins of the negative side, likewise.
+    pub fn add_negative(&mut self, counts: impl ExactSizeIterator<Item = u64>) {
+        pour(&mut self.negative, counts);
     }
 
     /// Adds `count` numbers of one key at the present width.

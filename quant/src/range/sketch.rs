@@ -6,14 +6,16 @@
 //! ([`super::exact_sum`]; within one slice they are f64 sums in a fixed order), and of the per-sample extrema a
 //! subset is kept that depends only on the sample indices ([`super::extrema`]).
 
+use std::cell::RefCell;
+
 use serde::{Deserialize, Serialize};
 
-use super::channels::Channels;
+use super::channels::{Channels, split};
 use super::exact_sum::ExactSum;
 use super::extrema::Extrema;
 use super::histogram::Histogram;
-use super::observe::{Observed, observe, observe_ref};
-use crate::error::Error;
+use super::observe::{Columns, Observed, Split, observe, observe_ref};
+use crate::error::{Error, check_len};
 use crate::quantize::Layout;
 
 /// Version of the stored form.
@@ -39,6 +41,10 @@ pub struct Sketch {
     extrema: Extrema,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     channels: Option<Channels>,
+}
+
+thread_local! {
+    static COLUMNS: RefCell<Columns> = RefCell::default();
 }
 
 fn version<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
@@ -95,27 +101,52 @@ impl Sketch {
     /// Adds the numbers of `x`, seen in sample `sample`. Several slices of one sample (a loop's iterations) count as
     /// one sample for the per-sample extrema.
     pub fn observe(&mut self, sample: u64, x: &[f32]) {
-        let seen = observe(x, &mut self.histogram);
-        self.take(sample, x.len(), &seen);
+        COLUMNS.with_borrow_mut(|columns| {
+            let seen = observe(x, Split::whole(x.len()), &mut self.histogram, columns);
+            self.take(sample, x.len(), &seen);
+        });
     }
 
     /// Plain reference for [`Self::observe`]: equal to the bit.
     pub fn observe_ref(&mut self, sample: u64, x: &[f32]) {
-        let seen = observe_ref(x, &mut self.histogram);
+        let seen = observe_ref(x, Split::whole(x.len()), &mut self.histogram, &mut Columns::default());
         self.take(sample, x.len(), &seen);
     }
 
-    /// [`Self::observe`], and extrema and sums for each position on the layout's axis.
+    /// [`Self::observe`], and extrema and sums for each position on the layout's axis. Sums of the whole are those of the
+    /// channels together.
     ///
     /// # Errors
-    /// A slice that does not fit the layout, or another number of channels than before. Nothing is counted then.
+    /// A slice that does not fit the layout, a layout by blocks, or another number of channels than before. Nothing is
+    /// counted then.
     pub fn observe_channels(&mut self, sample: u64, x: &[f32], layout: &Layout) -> Result<(), Error> {
-        let fresh = Channels::observe(x, layout)?;
-        match &mut self.channels {
-            Some(c) => c.merge(&fresh)?,
-            none => *none = Some(fresh),
-        }
-        self.observe(sample, x);
+        self.observe_split(sample, x, layout, observe)
+    }
+
+    /// Plain reference for [`Self::observe_channels`]: equal to the bit.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn observe_channels_ref(&mut self, sample: u64, x: &[f32], layout: &Layout) -> Result<(), Error> {
+        self.observe_split(sample, x, layout, observe_ref)
+    }
+
+    fn observe_split(
+        &mut self,
+        sample: u64,
+        x: &[f32],
+        layout: &Layout,
+        observe: fn(&[f32], Split, &mut Histogram, &mut Columns) -> Observed,
+    ) -> Result<(), Error> {
+        let split = split(x, layout)?;
+        let channels = self.channels.get_or_insert_with(|| Channels::new(split.channels));
+        check_len("channels", channels.len(), split.channels)?;
+        let seen = COLUMNS.with_borrow_mut(|columns| {
+            let seen = observe(x, split, &mut self.histogram, columns);
+            channels.add(split, columns);
+            seen
+        });
+        self.take(sample, x.len(), &seen);
         Ok(())
     }
 
@@ -161,6 +192,31 @@ impl Sketch {
             self.widen(lo, hi);
         }
         Ok(())
+    }
+
+    /// What a value that is made of these values, each number once, would have shown: a concatenation, a reshaped or
+    /// transposed value. `stacked`: its channels are theirs, one after the other; else they are the same channels.
+    /// Equal to observing the value except for the last bits of sums, whose order is that of the parts.
+    ///
+    /// # Errors
+    /// Parts whose channels do not fit together.
+    pub fn joined<'a>(parts: impl IntoIterator<Item = &'a Self>, stacked: bool) -> Result<Self, Error> {
+        let mut parts = parts.into_iter();
+        let mut whole = parts.next().cloned().unwrap_or_default();
+        for part in parts {
+            let channels = whole.channels.take();
+            let mut rest = part.clone();
+            let more = rest.channels.take();
+            whole.merge(&rest)?;
+            whole.channels = match (channels, more) {
+                (Some(mut a), Some(b)) => {
+                    if stacked { a.append(&b) } else { a.merge(&b) }?;
+                    Some(a)
+                }
+                _ => None,
+            };
+        }
+        Ok(whole)
     }
 
     /// Numbers seen, of every kind.

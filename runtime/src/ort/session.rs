@@ -9,7 +9,7 @@ use super::{NAME, convert};
 use crate::{Feed, Observer, RuntimeError, Session, View};
 
 /// A loaded model. ONNX Runtime sessions are thread-safe, but this binding asks for exclusive access: forks share one
-/// session and take turns, which is right for a session that uses all its threads itself.
+/// session and take turns at running; what they do with the results goes on beside the next run.
 pub(super) struct Running {
     session: Arc<Mutex<OrtSession>>,
     /// Inputs to show from the feed.
@@ -44,18 +44,21 @@ impl Session for Running {
             let value = convert::to_ort(session.allocator(), tensor).ok_or_else(|| wrong(found()))?;
             inputs.push((name.to_string(), value.into()));
         }
+        let outputs = session.run(inputs).map_err(fail)?;
+        let outputs: Vec<_> = outputs.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+        // The next sample runs while these values are looked at.
+        drop(session);
         for name in &self.shown {
             if let Some((_, tensor)) = feed.iter().find(|(key, _)| key == name) {
                 observer.see(name, View::of(tensor));
             }
         }
-        let outputs = session.run(inputs).map_err(fail)?;
-        for (name, value) in outputs.iter() {
+        for (name, value) in outputs {
             let Ok(tensor) = value.downcast::<DynTensorValueType>() else { continue };
             let dims: Vec<usize> = tensor.shape().iter().map(|&size| size.max(0) as usize).collect();
             let Some(dtype) = convert::dtype(*tensor.data_type()) else { continue };
             if let Some(bytes) = convert::bytes(&tensor, dtype, dims.iter().product()) {
-                observer.see(name, View::new(dtype, &dims, bytes));
+                observer.see(&name, View::new(dtype, &dims, bytes));
             }
         }
         Ok(())

@@ -2,13 +2,14 @@
 
 use anyhow::Result;
 use ir::Model;
-use passes::quantize::QuantPlan;
+use passes::quantize::{QuantPlan, choose};
 
 use super::super::calibrate::{CalibrateOptions, calibrate};
+use super::super::observed::usable;
 use super::super::prepare::lowered;
 use super::super::table::CalibrationTable;
 use super::refine::{Draft, refine};
-use super::{Job, QuantizeOptions};
+use super::{Job, QuantizeOptions, choices};
 use crate::data::part;
 
 /// Calibrates, plans, fits, refines and emits.
@@ -45,7 +46,13 @@ fn statistics(job: &mut Job<'_>) -> Result<CalibrationTable> {
     }
     let (executor, note) = job.options.engine.choose(&lowered(job.float)?)?;
     job.notes.extend(note);
-    let how = CalibrateOptions { engine: job.options.engine.clone(), ..CalibrateOptions::default() };
+    // Overrides may ask for values that no target's own choice rounds.
+    let mut values = usable(job.float);
+    values.extend(choose(job.float, &choices(job.float, job.options)?).values.into_keys());
+    values.sort();
+    values.dedup();
+    let engine = job.options.engine.clone();
+    let how = CalibrateOptions { engine, values: Some(values), ..CalibrateOptions::default() };
     let (progress, seen) = (&mut job.progress, part(job.source, &job.seen));
     let mut tell = |done, all| progress("calibrating", done, all);
     match calibrate(job.float, executor.as_ref(), &seen, &how, &mut tell) {

@@ -212,7 +212,7 @@ pub fn accumulated(
     let (executor, _) = engine.choose(&lowered(&quantized)?)?;
     let executor: &dyn Executor = executor.as_ref();
     let (float, quantized) = (form_for(executor, model)?, form_for(executor, &quantized)?);
-    let names: Vec<String> = super::calibrate::observed(&float)
+    let names: Vec<String> = super::observed::every(&float)
         .into_iter()
         .filter(|name| plan.ops.contains_key(name))
         .filter(|name| {
