@@ -64,12 +64,13 @@ def numpy_ranges(model: Path, data: Path, count: int) -> Ranges:
 
 def our_ranges(program: Path, model: Path, data: Path, work: Path) -> Ranges:
     table = work / "table.json"
-    done = common.run([program, "calibrate", model, "--data", data, "--runtime", "ort", "-o", table])
+    done = common.run([program, "calibrate", model, "--all", "--data", data, "--runtime", "ort", "-o", table])
     if not done.ok:
         sys.exit(f"error: onnxq calibrate: {done.reason()}")
     sketches = json.loads(table.read_text())["values"].items()
     # The table writes each float32 with the fewest digits that mean it: read as a double it is another number.
-    return {name: tuple(float(np.float32(end)) for end in sketch["extent"]) for name, sketch in sketches if sketch["extent"]}
+    extents = ((name, sketch["extent"]) for name, sketch in sketches)
+    return {name: tuple(float(np.float32(end)) for end in extent) for name, extent in extents if extent}
 
 
 def simplified(program: Path, model: Path, work: Path) -> Path:
@@ -113,7 +114,8 @@ def repeated(data: Path, count: int, work: Path, name: str) -> Path:
 
 
 def our_cost(program: Path, model: Path, data: Path, work: Path) -> common.Run:
-    command = [program, "calibrate", model, "--data", data, "--runtime", "ort", "-o", work / "table.json"]
+    """Of all values, as the others do, not only of those that a plan may round."""
+    command = [program, "calibrate", model, "--all", "--data", data, "--runtime", "ort", "-o", work / "table.json"]
     return common.run(command)
 
 

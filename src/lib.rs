@@ -18,6 +18,7 @@ mod out;
 mod api;
 pub mod cli;
 pub mod data;
+mod memory;
 mod ort_library;
 pub mod pipeline;
 pub mod recipe;

@@ -11,6 +11,7 @@ use runtime::{Executor, Feed, Level, Observer, Ort, Prepare, RuntimeError, Sessi
 
 use super::prepare::lowered;
 use crate::data::Source;
+use crate::memory;
 
 /// Which runtime, by the name that users type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -170,7 +171,12 @@ pub fn run_all<S: Send>(
             })
             .collect();
         drop(tell);
-        told.iter().for_each(&mut done);
+        for (finished, sample) in (1..).zip(told) {
+            done(sample);
+            if finished % memory::EVERY == 0 {
+                memory::trim();
+            }
+        }
         handles.into_iter().map(|handle| handle.join()).collect::<Vec<_>>()
     });
     if let Some((_, error)) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {

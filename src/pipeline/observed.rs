@@ -85,3 +85,46 @@ pub fn join(values: &mut BTreeMap<String, Sketch>, joined: &[Joined]) -> Result<
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODEL: &str = r#"<ir_version: 8, opset_import: ["" : 18]>
+g (float[1,3,8,8] x) => (float[1,9,8,8] y)
+<float[4,3,1,1] w = {0.5, -1, 2, 1, 1, 1, -2, 0, 1, 3, 1, -1}, float[1,1,8,8] c>
+{
+  conv = Conv(x, w)
+  relu = Relu(conv)
+  pair = Concat<axis = -3>(relu, x)
+  other = Concat<axis = 1>(pair, c, c)
+  y = Relu(other)
+}"#;
+
+    #[test]
+    fn values_made_of_others_follow_from_them() {
+        let mut model = ir::text::parse(MODEL).unwrap();
+        passes::simplify(&mut model, passes::Options::default()).unwrap();
+        let names = every(&model);
+        let found: Vec<(String, Vec<String>, bool)> =
+            joined(&model, &names).into_iter().map(|j| (j.name, j.parts, j.stacked)).collect();
+        // `other` has a part that is no value of the run.
+        let pair = ("pair".to_string(), vec!["relu".to_string(), "x".to_string()], true);
+        assert_eq!(found.first(), Some(&pair));
+        assert!(found.iter().all(|(name, ..)| name != "other"), "{found:?}");
+        // A part that nobody looks at leaves the value to be looked at.
+        assert!(joined(&model, &["pair".to_string(), "x".to_string()]).is_empty());
+    }
+
+    #[test]
+    fn what_stands_before_an_activation_in_the_kernel_is_left_out() {
+        let mut model = ir::text::parse(MODEL).unwrap();
+        passes::simplify(&mut model, passes::Options::default()).unwrap();
+        let (all, some) = (every(&model), usable(&model));
+        assert!(all.contains(&"conv".to_string()) && !some.contains(&"conv".to_string()));
+        for end in ["x", "relu", "y"] {
+            assert!(some.contains(&end.to_string()), "{end}");
+        }
+        assert!(some.iter().all(|name| all.contains(name)));
+    }
+}

@@ -2,12 +2,13 @@
 numbers (percentiles, means, brute-force mean squared error) or from its own histogram (entropy, written as plainly as
 its definition at the head of src/range/entropy.rs).
 
-Run with numpy installed:  python make_ranges.py
+Run with numpy installed:  python make_ranges.py [FILE]      (compare/ci.py checks that the file here is what it writes)
 The numbers themselves come from SplitMix64 and are generated again by tests/ranges.rs.
 """
 
 import json
 import pathlib
+import sys
 
 import numpy as np
 
@@ -175,6 +176,6 @@ for name, x in distributions().items():
     }
     print(name, out[name])
 
-path = pathlib.Path(__file__).with_name("ranges.json")
+path = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).with_name("ranges.json")
 path.write_text(json.dumps(out, indent=1).replace("-0.0,", "0.0,").replace("-0.0\n", "0.0\n") + "\n")
 print(path, path.stat().st_size)
