@@ -27,13 +27,13 @@ RELATIVE = {TensorProto.FLOAT: 1e-4, TensorProto.FLOAT16: 2e-2}
 #: Anonymous memory over the program's own, as a multiple of the file.
 MEMORY = 1.5
 
-HEAD = """Seconds and MB are of the whole process, the best of {repeat} runs; MB is peak resident memory.
+HEAD = """Seconds and MB are of the whole process, the best of {repeat}; MB is peak resident memory.
 
 The second table is about the memory of onnxq. A model of one node takes {own} MB resident, {own_anon} MB of it
 anonymous: that is the program itself. What a model takes beyond it is in two columns. *Anonymous* memory (heap and
 stacks, sampled) is what the program asks for; at most {memory} x the file is allowed. *Resident* memory counts pages of
 files besides: those of the model that were looked at, at most 1 x the file, and those of the program's code that a
-model of one node does not need (some 6 to 10 MB). Both belong to the page cache; the system can take them back."""
+model of one node does not need (up to 5 MB). Both belong to the page cache; the system can take them back."""
 
 
 def commands(program: Path) -> dict[str, list]:
