@@ -4,7 +4,7 @@
 Every tool makes a model file; `onnxq eval perplexity` scores it against the float model, in ONNX Runtime (the file as it is)
 and, with --tract, in tract too. Peers: onnxruntime's own weight-only tools, and the routines of the `gguf` package, whose
 weights are put back as floats because ONNX Runtime reads no GGUF. Embeddings stay float everywhere, as in the peers, so that
-rows differ in the quantizers alone; "as the program comes" also stores the embedding in 8 bits. Bits a weight count everything
+rows differ in the quantizers alone (onnxruntime's HQQ and GPTQ need torch, and fail without); "as the program comes" also stores the embedding in 8 bits. Bits a weight count everything
 a quantized weight takes in the file (MatMulNBits pads nothing here).
 
 Rows are kept in the cache, so a long run may be done in slices (--only, --models); --fresh makes those asked for anew.
@@ -62,13 +62,13 @@ class Setting:
 
 def setting(name: str, work: Path) -> Setting:
     folder, evaluation, calibration, half = MODELS[name]
-    model = common.SHARED / "models" / folder / "model.onnx"
+    source = model = common.SHARED / "models" / folder / "model.onnx"
     if half:
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
         model = work / f"{folder}_fp16.onnx"
         if not model.exists():
-            onnx.save(convert_float_to_float16(onnx.load(common.SHARED / "models" / folder / "model.onnx"), True), model)
+            onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True), model)
     text = common.SHARED / "data/text"
     return Setting(name, model, text / evaluation, text / calibration)
 
@@ -214,12 +214,14 @@ def score(program: Path, s: Setting, model: Path, runtime: list[str]) -> dict:
     return json.loads(run([*command, "--reference", s.model]))
 
 
-def row(args, s: Setting, label: str, maker: Callable, bits: int, block: int) -> Row:
+def row(args, s: Setting, label: str, maker: Callable, bits: int, block: int) -> Row | None:
     what = maker.arguments if isinstance(maker, Ours) else maker
     key = hashlib.sha256(f"{s.name} {label} {bits} {block} {what} {args.tract}".encode()).hexdigest()[:20]
     kept = common.CACHE / "low_bit" / f"{key}.json"
     if kept.exists() and not args.fresh:
         return Row(**json.loads(kept.read_text()))
+    if args.kept:
+        return None
     kept.parent.mkdir(parents=True, exist_ok=True)
     out = kept.with_suffix(".onnx")
     start = time.perf_counter()
@@ -258,6 +260,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--grids", nargs="+", default=["4x32", "4x128", "3x32"], metavar="BITSxBLOCK")
     parser.add_argument("--fresh", action="store_true", help="make rows again that are in the cache")
+    parser.add_argument("--kept", action="store_true", help="only rows that are in the cache: make nothing")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--tract", action="store_true", help="score in tract too")
     args = parser.parse_args()
@@ -280,12 +283,17 @@ def main() -> None:
                 if args.only and args.only not in label and label != "onnxq rtn":
                     continue
                 try:
-                    found.append(row(args, s, label, maker, bits, block))
+                    made = row(args, s, label, maker, bits, block)
+                    if made is None:
+                        continue
+                    found.append(made)
                     common.progress("  ".join(cells(found[-1], exact, found[0])))
                 except Exception as error:  # a tool that fails is a row
                     common.progress(f"{label}: {error}")
                     reason = str(error).strip().splitlines()[-1][:80] if str(error).strip() else type(error).__name__
                     found.append(Row(f"{label}: fails ({reason})", *[float("nan")] * 5, None, 0.0, ""))
+            if not found:
+                continue
             rows = [cells(r, exact, found[0]) for r in found]
             title = f"### {name}, {bits} bits, block {block} (float {exact:.4f})"
             parts.append(f"{title}\n\n{common.table(header, rows)}")
