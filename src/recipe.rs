@@ -10,7 +10,7 @@
 //!
 //! [[node]]                  # by name, key or type; * and ? match
 //! match = "head/*"
-//! precision = "float"       # float, int8, a16w8, fp8, dynamic, w8
+//! precision = "float"       # float, int8, a16w8, fp8, dynamic, w8, w4, fp16
 //!
 //! [[tensor]]                # by name
 //! match = "image"

@@ -82,8 +82,9 @@ pub trait Session: Send {
     /// The wanted values that this runtime cannot show (fused away), by name.
     fn missing(&self) -> &[String];
 
-    /// Runs one sample and keeps every value, so that parts can be run again by [`Session::replay`].
-    fn record(&mut self, _feed: &Feed) -> Result<Recording, RuntimeError> {
+    /// Runs one sample as [`Session::run`] does and keeps every value, so that parts can be run again by
+    /// [`Session::replay`]. The observer sees; it changes nothing.
+    fn record(&mut self, _feed: &Feed, _observer: &mut dyn Observer) -> Result<Recording, RuntimeError> {
         Err(RuntimeError::Unsupported { runtime: "this runtime", what: "partial re-execution".into() })
     }
 

@@ -22,6 +22,10 @@ pub enum Trouble {
     None,
     /// One channel of this layer's result is this many times larger, and the next layer divides by as much.
     Outlier(usize, f32),
+    /// Channels of this layer's result grow from once to this many times their size, and the next layer divides.
+    Ramp(usize, f32),
+    /// Before the head stands a product whose results are this many times too large for the Sigmoid behind it.
+    Saturated(f32),
 }
 
 fn tensor_type(dims: &[usize]) -> Option<Type> {
@@ -44,17 +48,21 @@ pub fn chain(layers: usize, channels: usize, size: usize, trouble: Trouble) -> M
             })
             .collect();
         let mut bias: Vec<f32> = (0..channels).map(|_| 0.1 * random.next()).collect();
-        if let Trouble::Outlier(at, factor) = trouble {
-            let per = channels * 9;
-            if layer == at {
-                weight[..per].iter_mut().for_each(|w| *w *= factor);
-                bias[0] *= factor;
+        // How many times larger each channel of a layer's result is; nothing else changes, because the next divides.
+        let factor = |layer: usize, channel: usize| match trouble {
+            Trouble::Outlier(at, factor) if at == layer && channel == 0 => factor,
+            Trouble::Ramp(at, factor) if at == layer => {
+                factor.powf(channel as f32 / (channels - 1) as f32)
             }
-            if layer == at + 1 {
-                for out in 0..channels {
-                    weight[out * per..out * per + 9].iter_mut().for_each(|w| *w /= factor);
-                }
+            _ => 1.0,
+        };
+        for out in 0..channels {
+            for from in 0..channels {
+                let before = layer.checked_sub(1).map_or(1.0, |before| factor(before, from));
+                let kernel = &mut weight[(out * channels + from) * 9..][..9];
+                kernel.iter_mut().for_each(|w| *w *= factor(layer, out) / before);
             }
+            bias[out] *= factor(layer, out);
         }
         let w = Tensor::from_slice(&[channels, channels, 3, 3], &weight).unwrap();
         let w = graph.add_initializer(&format!("w{layer}"), w).unwrap();
@@ -75,7 +83,7 @@ pub fn chain(layers: usize, channels: usize, size: usize, trouble: Trouble) -> M
     graph
         .add_op(Op::new("GlobalAveragePool").named("pool"), &[Some(value)], &[Some(pooled)], Place::End)
         .unwrap();
-    let flat = graph.add_computed("flat", None).unwrap();
+    let mut flat = graph.add_computed("flat", None).unwrap();
     graph
         .add_op(
             Op::new("Flatten").named("flatten").with_attrs(Attrs::default()),
@@ -84,6 +92,17 @@ pub fn chain(layers: usize, channels: usize, size: usize, trouble: Trouble) -> M
             Place::End,
         )
         .unwrap();
+    if let Trouble::Saturated(gain) = trouble {
+        let weight: Vec<f32> = (0..channels * channels).map(|_| gain * random.next()).collect();
+        let w = Tensor::from_slice(&[channels, channels], &weight).unwrap();
+        let w = graph.add_initializer("gate_w", w).unwrap();
+        let gate = graph.add_computed("gate", None).unwrap();
+        let op = Op::new("MatMul").named("gate");
+        graph.add_op(op, &[Some(flat), Some(w)], &[Some(gate)], Place::End).unwrap();
+        flat = graph.add_computed("open", None).unwrap();
+        let op = Op::new("Sigmoid").named("open");
+        graph.add_op(op, &[Some(gate)], &[Some(flat)], Place::End).unwrap();
+    }
     let weight: Vec<f32> = (0..channels * 10).map(|_| random.next()).collect();
     let w = graph.add_initializer("head_w", Tensor::from_slice(&[channels, 10], &weight).unwrap()).unwrap();
     let b = graph.add_initializer("head_b", Tensor::from_slice(&[10], &[0.0f32; 10]).unwrap()).unwrap();

@@ -13,7 +13,8 @@ use super::classes::Classes;
 use super::cost::macs;
 use super::emit_dynamic;
 use super::keys::{bodies, key_of};
-use super::plan::{Kernel, OpPlan, Precision, QuantPlan};
+use super::plan::{Kernel, OpPlan, Precision, QuantPlan, WeightPlan};
+use super::storage::stored;
 use crate::target::{Candidate, Dynamic};
 
 /// Fewest elements of a weight that is worth scales, zero points and operators of its own: 4 KiB in float.
@@ -47,6 +48,19 @@ pub(super) fn choose(plan: &mut QuantPlan, model: &Model, choices: &Choices<'_>,
     }
 }
 
+/// Weights that the target reads in this form.
+fn store(
+    graph: &Graph,
+    op: OpId,
+    precision: Precision,
+    choices: &Choices<'_>,
+) -> Result<Vec<WeightPlan>, &'static str> {
+    if !choices.target.stores().contains(&precision) {
+        return Err("the target does not read weights of this form");
+    }
+    stored(graph, op, precision, choices.target, choices.per_tensor)
+}
+
 fn assign(plan: &mut QuantPlan, graph: &Graph, op: OpId, key: &str, choices: &Choices<'_>) {
     let asked = choices.overrides.get(key).copied();
     let (Some(scheme), Some(entry)) = (scheme(graph, op), plan.ops.get_mut(key)) else { return };
@@ -66,6 +80,18 @@ fn assign(plan: &mut QuantPlan, graph: &Graph, op: OpId, key: &str, choices: &Ch
         return;
     }
     let weights = || slots.iter().filter_map(|&slot| graph.constant(graph.input(op, slot)?));
+    if let Some(asked @ (Precision::W4 | Precision::Fp16)) = asked {
+        match store(graph, op, asked, choices) {
+            Ok(weights) => {
+                (entry.precision, entry.reason) = (asked, "weight stored small by choice".into());
+                if !weights.is_empty() {
+                    plan.weights.insert(key.to_string(), weights);
+                }
+            }
+            Err(why) => entry.reason = why.into(),
+        }
+        return;
+    }
     let insists = matches!(asked, Some(Precision::Dynamic | Precision::W8));
     if !insists && weights().map(|tensor| tensor.elements()).sum::<usize>() < WORTH_STORING {
         if choices.dynamic {

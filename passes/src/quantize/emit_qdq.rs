@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use ir::{AttrValue, Graph, GraphError, Model, Op, OpId, Place, Tensor, ValueId};
+use ir::{AttrValue, DType, Graph, GraphError, Model, Op, OpId, Place, Tensor, ValueId};
 use quant::{CodeType, Params};
 use thiserror::Error;
 
@@ -109,6 +109,12 @@ pub fn emit_qdq(model: &mut Model, plan: &QuantPlan) -> Result<(), EmitError> {
             }
         }
     }
+    let mut halves = BTreeMap::new();
+    for (key, (id, op)) in &places {
+        if plan.ops.get(key).is_some_and(|entry| entry.precision == Precision::Fp16) {
+            halve(model.graph_mut(*id), *op, &mut names, halves.entry(*id).or_default())?;
+        }
+    }
     let graph = model.main_mut();
     let mut emitter =
         Emitter { graph, plan, params: BTreeMap::new(), codes: BTreeMap::new(), names: &mut names };
@@ -132,7 +138,7 @@ pub fn emit_qdq(model: &mut Model, plan: &QuantPlan) -> Result<(), EmitError> {
     }
     for (key, (id, op)) in &places {
         let Some(entry) = plan.ops.get(key) else { continue };
-        let formless = matches!(entry.precision, Precision::Dynamic | Precision::W8);
+        let formless = entry.precision == Precision::Dynamic || entry.precision.is_storage();
         let graph = model.graph_mut(*id);
         if !formless && graph.is_live(*op) {
             target.keep_form(graph, *op, entry.precision != Precision::Float);
@@ -143,6 +149,45 @@ pub fn emit_qdq(model: &mut Model, plan: &QuantPlan) -> Result<(), EmitError> {
 
 /// Operators by their keys, as they were before the first change.
 type Places = BTreeMap<String, (ir::GraphId, OpId)>;
+
+/// Stores the weights of an operator in half precision, with a Cast before it. A constant that others read too is stored
+/// beside it: the others need it in float. `known` holds what was stored, by name.
+fn halve(
+    graph: &mut Graph,
+    op: OpId,
+    names: &mut OpNames,
+    known: &mut BTreeMap<String, ValueId>,
+) -> Result<(), EmitError> {
+    let Some(scheme) = ops::scheme(graph, op) else { return Ok(()) };
+    let slots = crate::target::Candidate { graph, op, scheme: &scheme }.weight_slots();
+    for slot in slots {
+        let Some(value) = graph.input(op, slot) else { continue };
+        let Some(tensor) = graph.constant(value).filter(|tensor| tensor.dtype() == DType::F32) else { continue };
+        let name = graph.value(value).name().to_string();
+        let wrong = |source: WeightError| EmitError::Weight {
+            value: name.clone(),
+            op: graph.op(op).to_string(),
+            source,
+        };
+        let ty = graph.value(value).ty.clone();
+        let stored = match known.get(&name) {
+            Some(&stored) => stored,
+            None => {
+                let numbers = tensor.to_vec::<f32>().map_err(|error| wrong(error.into()))?;
+                let half: Vec<half::f16> = numbers.into_iter().map(half::f16::from_f32).collect();
+                let half = Tensor::from_slice(tensor.dims(), &half).map_err(|error| wrong(error.into()))?;
+                graph.new_constant(&format!("{name}_half"), half)
+            }
+        };
+        known.insert(name.clone(), stored);
+        let wide = graph.new_value(&format!("{name}_float"), ty);
+        let cast = Op::new("Cast").named(&names.fresh(&format!("{name}_Cast"))).with("to", 1i64);
+        graph.add_op(cast, &[Some(stored)], &[Some(wide)], Place::Near(op))?;
+        graph.set_input(op, slot, Some(wide));
+        graph.remove_value(value);
+    }
+    Ok(())
+}
 
 struct Emitter<'a> {
     graph: &'a mut Graph,

@@ -16,6 +16,7 @@ pub mod integer_io;
 pub mod keys;
 pub mod low_bit;
 pub mod plan;
+pub mod storage;
 mod weights;
 
 pub use choose::{Choices, choose};

@@ -23,6 +23,10 @@ pub enum Precision {
     A16w8,
     /// Float activations and 8-bit weights.
     W8,
+    /// Float activations and 4-bit weights, a scale for every block of a sum.
+    W4,
+    /// Weights stored in half precision, computed in float32.
+    Fp16,
     /// Float8 activations and weights.
     Fp8,
     /// 8-bit weights, and activations that are rounded to 8 bits when the model runs, each to its own range.
@@ -41,9 +45,16 @@ impl Precision {
         (Precision::Int8, "int8"),
         (Precision::A16w8, "a16w8"),
         (Precision::W8, "w8"),
+        (Precision::W4, "w4"),
+        (Precision::Fp16, "fp16"),
         (Precision::Fp8, "fp8"),
         (Precision::Dynamic, "dynamic"),
     ];
+
+    /// Only the weights are stored otherwise: computed in float.
+    pub fn is_storage(self) -> bool {
+        matches!(self, Precision::W8 | Precision::W4 | Precision::Fp16)
+    }
 
     /// The name that users type.
     pub fn name(self) -> &'static str {

@@ -150,6 +150,11 @@ pub trait Target: Sync {
         Dynamic::Weight("has no kernels that round at run time")
     }
 
+    /// Forms in which the target reads weights of layers that compute in float.
+    fn stores(&self) -> &'static [Precision] {
+        &[Precision::W8]
+    }
+
     /// Rows of a constant table may be gathered as codes and scaled behind; otherwise the table is dequantized before.
     fn gathers_codes(&self) -> bool {
         false

@@ -9,6 +9,7 @@ use ops::Work;
 use quant::{CodeType, Grid, Span};
 
 use super::{Candidate, Dynamic, Support, Target};
+use crate::quantize::Precision;
 
 /// ONNX Runtime on a CPU.
 #[derive(Clone, Copy, Debug)]
@@ -197,6 +198,10 @@ impl Target for OrtCpu {
 
     fn reads_qoperators(&self) -> bool {
         true
+    }
+
+    fn stores(&self) -> &'static [Precision] {
+        &[Precision::Fp16, Precision::W8, Precision::W4]
     }
 
     fn quantizes_bias(&self) -> bool {

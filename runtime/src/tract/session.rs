@@ -246,15 +246,24 @@ impl Session for TractSession {
         &self.shared.source.missing
     }
 
-    fn record(&mut self, feed: &Feed) -> Result<Recording, RuntimeError> {
+    fn record(&mut self, feed: &Feed, observer: &mut dyn Observer) -> Result<Recording, RuntimeError> {
         let mut values = HashMap::new();
-        let mut step = |_: &Plan, node: &TypedNode, eval: &mut Evaluate<'_>| {
+        let mut started = false;
+        let mut see = |name: &str, view: View<'_>| observer.see(name, view);
+        let mut step = |plan: &Plan, node: &TypedNode, eval: &mut Evaluate<'_>| {
+            if !std::mem::replace(&mut started, true) {
+                show_constants(plan, &mut see);
+            }
             let outputs: Vec<_> = eval()?.into_iter().map(|value| value.into_arc_tensor()).collect();
-            let again = outputs.iter().map(|value| value.clone().into_tvalue()).collect();
+            let mut again: TVec<TValue> = outputs.iter().map(|value| value.clone().into_tvalue()).collect();
+            show_node(plan, node.id, &mut again, &mut see);
             values.insert(node.id, outputs);
             Ok(again)
         };
         let plan = guard(|| self.run_any(feed, &mut step))?;
+        if !started {
+            show_constants(&plan, observer);
+        }
         Ok(Recording(Box::new(Recorded { feed: feed.clone(), plan, values })))
     }
 

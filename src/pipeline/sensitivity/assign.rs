@@ -108,7 +108,8 @@ fn boundaries(mixer: &Mixer<'_>, precisions: &[Vec<Precision>], costs: Option<&C
 /// Which codes travel between operators of this precision; none for float.
 fn on_codes(precision: Precision) -> Option<(u64, u64)> {
     match precision {
-        Precision::Float | Precision::W8 => None,
+        Precision::Float => None,
+        other if other.is_storage() => None,
         other => Some(bits(other)),
     }
 }

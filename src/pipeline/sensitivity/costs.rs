@@ -99,7 +99,9 @@ pub fn bits(precision: Precision) -> (u64, u64) {
     match precision {
         Precision::Float => (32, 32),
         Precision::A16w8 => (16, 8),
-        Precision::W8 => (32, 8),
+        // Four bits are unpacked to bytes before they are multiplied.
+        Precision::W8 | Precision::W4 => (32, 8),
+        Precision::Fp16 => (32, 16),
         _ => (8, 8),
     }
 }

@@ -184,8 +184,17 @@ impl Score {
     }
 }
 
-/// The interval in dB: the bootstrap's standard error, widened for few samples by Student's t and the bootstrap's own
-/// bias of (n-1)/n (Efron and Tibshirani, An Introduction to the Bootstrap, sections 5 and 12).
+/// The interval in dB. Its half width is Student's t times the greater of two standard errors:
+///
+/// - the bootstrap's, corrected for its own bias of (n-1)/n (Efron and Tibshirani, An Introduction to the Bootstrap,
+///   sections 5 and 12): right for any distribution once there are many samples;
+/// - that of the mean of a log-normal distribution with the spread that the samples' own shares have (Cox's method: Zhou
+///   and Gao, Confidence intervals for the log-normal mean, 1997). Noise differs between samples by factors, and a dozen
+///   draws seldom hold the rare bad one that carries the mean, which no resampling of them can know.
+///
+/// Towards more noise the interval goes further by what the samples' mean lacks of the log-normal one. `1 + 1/n` makes up
+/// for the spread being estimated too. Simulated (2,000 trials each, log-normal noise with a spread of 1 dB to 5 dB, also
+/// gamma and partly vanishing noise, n from 4 to 64) the truth is covered in 88 % to 95 % of the cases; light tails more.
 fn interval(samples: &[&Damage], estimate: f64, seed: u64) -> (f64, f64) {
     let n = samples.len();
     if n < 2 {
@@ -205,8 +214,46 @@ fn interval(samples: &[&Damage], estimate: f64, seed: u64) -> (f64, f64) {
         .collect();
     let mean = values.iter().sum::<f64>() / values.len() as f64;
     let variance = values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / (values.len() - 1) as f64;
-    let half = student((1.0 + CONFIDENCE) / 2.0, n - 1) * (variance * n as f64 / (n - 1) as f64).sqrt();
-    ((estimate - half).max(-200.0), (estimate + half).min(200.0))
+    let count = n as f64;
+    let resampled = (variance * count / (count - 1.0)).sqrt();
+    let (modelled, lacking) = log_normal(samples);
+    let factor = student((1.0 + CONFIDENCE) / 2.0, n - 1) * (1.0 + 1.0 / count);
+    let half = factor * resampled.max(modelled);
+    ((estimate - half - lacking).max(-200.0), (estimate + half).min(200.0))
+}
+
+/// Noise further below the strongest than this counts as this far below: an error of one rounding in a million.
+const FLOOR: f64 = 1e-12;
+
+/// The standard error of the mean share in dB if shares of samples are log-normal, and how many dB the samples' mean lies
+/// below the mean of that distribution.
+fn log_normal(samples: &[&Damage]) -> (f64, f64) {
+    let n = samples.len() as f64;
+    let shares: Vec<f64> = samples.iter().map(|damage| Damage::noise(&[damage])).collect();
+    let most = shares.iter().copied().filter(|share| share.is_finite()).fold(0.0, f64::max);
+    if most <= 0.0 || n < 2.0 {
+        return (0.0, 0.0);
+    }
+    let mut logs: Vec<f64> = shares.iter().map(|share| share.clamp(most * FLOOR, most).ln()).collect();
+    logs.sort_by(f64::total_cmp);
+    let at = logs.len() / 2;
+    let middle = if logs.len() % 2 == 1 { logs[at] } else { (logs[at - 1] + logs[at]) / 2.0 };
+    // What is far below the rest adds nothing to the mean: the lower tail counts a quarter longer than the upper at most.
+    let least = middle - 1.25 * (most.ln() - middle);
+    logs.iter_mut().for_each(|log| *log = log.max(least));
+    let mean = logs.iter().sum::<f64>() / n;
+    let spread = logs.iter().map(|log| (log - mean) * (log - mean)).sum::<f64>() / (n - 1.0);
+    // Samples of strong signal weigh more: the weights' squares stand for 1/n.
+    let signal = |damage: &&Damage| damage.outputs.iter().map(|power| power.signal).sum::<f64>();
+    let (sum, squares) =
+        samples.iter().map(signal).fold((0.0, 0.0), |(sum, squares), x| (sum + x, squares + x * x));
+    let weight = if sum > 0.0 && squares.is_finite() { squares / (sum * sum) } else { 1.0 / n };
+    let error = (spread * weight.max(1.0 / n) + spread * spread / (2.0 * (n - 1.0))).sqrt();
+    let average = shares.iter().map(|share| share.min(most)).sum::<f64>() / n;
+    let relative = shares.iter().map(|share| (share.min(most) / average - 1.0).powi(2)).sum::<f64>() / (n - 1.0);
+    let lacking = (spread / 2.0 - relative.ln_1p() / 2.0).max(0.0);
+    let to_decibels = 10.0 / std::f64::consts::LN_10;
+    (error * to_decibels, lacking * to_decibels)
 }
 
 /// Quantile of Student's t: the Cornish-Fisher expansion around the normal quantile (Abramowitz and Stegun 26.7.5), exact
@@ -264,31 +311,46 @@ mod tests {
         Damage { outputs: vec![Power { signal, other: signal, noise }], ..Damage::default() }
     }
 
-    /// Noise differs between samples by factors, as it does in networks: log-normal with a spread of 2 dB to 4 dB.
+    /// Noise differs between samples by factors, as it does in networks: log-normal with a spread of 1 dB to 5 dB; also
+    /// squared normal errors of few degrees of freedom, and noise that vanishes in a third of the samples.
     #[test]
     fn intervals_cover_the_truth_at_their_rate() {
         let mut random = ChaCha8Rng::seed_from_u64(7);
-        let mut normal = || (0..12).map(|_| random.random::<f64>()).sum::<f64>() - 6.0;
-        // The least rate is near the stated one, but for a dozen samples of very uneven noise: the mean of so skewed a
-        // distribution is underestimated by most draws of twelve, and no resampling of the twelve can know that.
-        for (spread, count, least) in [(0.46, 6, 0.85), (0.46, 24, 0.85), (0.92, 12, 0.79), (0.92, 48, 0.85)]
-        {
-            let truth = decibels(1e-3 * f64::exp(spread * spread / 2.0));
-            let trials = 600;
-            let mut covered = 0;
-            for trial in 0..trials {
-                let samples: Vec<Damage> = (0..count)
-                    .map(|_| {
-                        let signal = (0.3 * normal()).exp();
-                        damage(signal, signal * 1e-3 * (spread * normal()).exp())
-                    })
-                    .collect();
-                let (low, high) = Score::of(&samples.iter().collect::<Vec<_>>(), trial).interval_db;
-                covered += usize::from(low <= truth && truth <= high);
+        let mut uniform = || random.random::<f64>();
+        let kinds: [(&str, f64); 6] =
+            [("even", 0.23), ("uneven", 0.46), ("very", 0.92), ("extreme", 1.2), ("chi", 1.0), ("gone", 0.46)];
+        for (kind, spread) in kinds {
+            let truth = match kind {
+                "chi" => 1.0,
+                "gone" => 0.7 * f64::exp(spread * spread / 2.0),
+                _ => f64::exp(spread * spread / 2.0),
+            };
+            let truth = decibels(1e-3 * truth);
+            for count in [4, 6, 12, 24, 48, 64] {
+                let trials = 500;
+                let mut covered = 0;
+                for trial in 0..trials {
+                    let mut normal = || (0..12).map(|_| uniform()).sum::<f64>() - 6.0;
+                    let samples: Vec<Damage> = (0..count)
+                        .map(|_| {
+                            let signal = (0.3 * normal()).exp();
+                            let share = match kind {
+                                "chi" => (0..4).map(|_| normal().powi(2)).sum::<f64>() / 4.0,
+                                "gone" if normal() < -0.5244 => 0.0,
+                                _ => (spread * normal()).exp(),
+                            };
+                            damage(signal, signal * 1e-3 * share)
+                        })
+                        .collect();
+                    let (low, high) = Score::of(&samples.iter().collect::<Vec<_>>(), trial).interval_db;
+                    covered += usize::from(low <= truth && truth <= high);
+                }
+                let rate = covered as f64 / trials as f64;
+                // Nine of ten are stated. 500 trials of such a rate have a standard error of 1.3 points: two of them below is
+                // chance. Above is caution, and is bounded where the distribution is the one that the interval supposes.
+                let most = if ["chi", "gone"].contains(&kind) { 1.0 } else { 0.98 };
+                assert!((0.873..=most).contains(&rate), "{kind}, {count} samples: {rate}");
             }
-            let rate = covered as f64 / trials as f64;
-            // 600 trials: one standard error is 1.2 points.
-            assert!((least..=0.96).contains(&rate), "spread {spread}, {count} samples: {rate}");
         }
     }
 

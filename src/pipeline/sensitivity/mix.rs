@@ -1,12 +1,14 @@
 //! Plans of mixed precision: the same numbers as the plan of one precision, for a choice of groups.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 
 use ir::{Graph, Model};
 use ops::Work;
 use passes::quantize::choose::key_of;
 use passes::quantize::plan::OpPlan;
-use passes::quantize::{Choices, Precision, QuantPlan, choose};
+use passes::quantize::storage::stored;
+use passes::quantize::{Choices, Precision, QuantPlan, WeightPlan, choose};
 
 use super::super::quantize::QuantizeOptions;
 
@@ -35,6 +37,8 @@ pub struct Mixer<'a> {
     pub groups: Vec<Group>,
     /// Precisions of every operator that the base leaves in float by choice of the user.
     float: BTreeSet<String>,
+    /// Weights in forms that the base plan has not, by operator: searching their scales takes a while.
+    stored: Mutex<BTreeMap<(String, Precision), Option<Vec<WeightPlan>>>>,
 }
 
 impl<'a> Mixer<'a> {
@@ -66,7 +70,7 @@ impl<'a> Mixer<'a> {
             group.ops.push(key);
             group.macs += entry.macs;
         }
-        Mixer { model, base, options, groups, float }
+        Mixer { model, base, options, groups, float, stored: Mutex::default() }
     }
 
     /// The precision of the base plan.
@@ -78,24 +82,44 @@ impl<'a> Mixer<'a> {
 
     /// Whether a precision says something else of this group than the others do: weights alone need weights.
     pub fn allows(&self, group: &Group, precision: Precision) -> bool {
-        match precision {
-            Precision::W8 => group.ops.iter().any(|key| self.base.weights.contains_key(key)),
-            _ => precision == Precision::Float || precision == self.uniform(),
+        if precision.is_storage() {
+            return group.ops.iter().any(|key| self.weights(key, precision).is_some());
         }
+        precision == Precision::Float || precision == self.uniform()
+    }
+
+    /// The weights of an operator in a form for computing in float; none if it has no such form.
+    fn weights(&self, key: &str, precision: Precision) -> Option<Vec<WeightPlan>> {
+        let known = self.base.weights.get(key)?;
+        if precision == Precision::W8 {
+            return Some(known.clone());
+        }
+        if !self.options.target.stores().contains(&precision) {
+            return None;
+        }
+        let graph = self.model.main();
+        let find = || {
+            let (op, _) = graph.producer(graph.find(key)?)?;
+            stored(graph, op, precision, self.options.target, self.options.per_tensor).ok()
+        };
+        let mut memory = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.entry((key.to_string(), precision)).or_insert_with(find).clone()
     }
 
     /// The plan in which each group has the given precision.
     pub fn plan(&self, precisions: &[Precision]) -> QuantPlan {
         let mut overrides: BTreeMap<String, Precision> =
             self.float.iter().map(|key| (key.clone(), Precision::Float)).collect();
-        let mut weights_only = BTreeSet::new();
+        let mut weights_only = Vec::new();
         for (group, &precision) in self.groups.iter().zip(precisions) {
             for key in &group.ops {
                 if precision != self.uniform() {
                     overrides.insert(key.clone(), Precision::Float);
                 }
-                if precision == Precision::W8 && self.base.weights.contains_key(key) {
-                    weights_only.insert(key.clone());
+                if precision.is_storage()
+                    && let Some(weights) = self.weights(key, precision)
+                {
+                    weights_only.push((key.clone(), precision, weights));
                 }
             }
         }
@@ -124,15 +148,20 @@ impl<'a> Mixer<'a> {
                 weights.clone_from(known);
             }
         }
-        for key in weights_only {
+        for (key, precision, weights) in weights_only {
+            let reason = match precision {
+                Precision::W4 => "4-bit weights, float activations",
+                Precision::Fp16 => "weights in half precision, computed in float",
+                _ => "8-bit weights, float activations",
+            };
             if let Some(op) = plan.ops.get_mut(&key) {
-                *op = OpPlan {
-                    precision: Precision::W8,
-                    reason: "8-bit weights, float activations".into(),
-                    ..op.clone()
-                };
+                *op = OpPlan { precision, reason: reason.into(), ..op.clone() };
             }
-            plan.weights.insert(key.clone(), self.base.weights[&key].clone());
+            if weights.is_empty() {
+                plan.weights.remove(&key);
+            } else {
+                plan.weights.insert(key.clone(), weights);
+            }
             // The bias follows the scale of rounded data: there is none.
             plan.biases.remove(&key);
         }

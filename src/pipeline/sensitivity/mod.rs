@@ -156,7 +156,7 @@ fn shown(
     whole: bool,
 ) -> Result<Option<std::collections::BTreeSet<String>>> {
     let feed = source.sample(0)?;
-    if whole || session.record(&feed).is_err() {
+    if whole || session.record(&feed, &mut |_: &str, _: runtime::View<'_>| ()).is_err() {
         return Ok(None);
     }
     let inputs: Vec<String> = feed.iter().map(|(name, _)| name.clone()).collect();

@@ -222,8 +222,17 @@ struct Truth {
 impl Truth {
     fn new(session: &mut dyn Session, feed: Feed, names: &[String], replays: bool) -> Result<Truth> {
         let mut values: BTreeMap<String, Tensor> = feed.iter().cloned().collect();
-        values.extend(collect(session, &feed)?);
-        let recording = replays.then(|| session.record(&feed)).transpose()?;
+        let mut recording = None;
+        if replays {
+            let mut keep = |name: &str, view: View<'_>| {
+                if let Some(tensor) = view.to_tensor() {
+                    values.insert(name.to_string(), tensor);
+                }
+            };
+            recording = Some(session.record(&feed, &mut keep)?);
+        } else {
+            values.extend(collect(session, &feed)?);
+        }
         let output = |name: &String| values.get(name).cloned().with_context(|| format!("no output {name:?}"));
         let outputs = names.iter().map(output).collect::<Result<_>>()?;
         Ok(Truth { values, outputs, names: names.to_vec(), feed, recording })

@@ -146,9 +146,8 @@ fn gains(
             seen.insert(name.to_string(), tensor);
         }
     };
-    session.run(feed, &mut keep)?;
     let mut gains = BTreeMap::new();
-    let Ok(recording) = session.record(feed) else { return Ok(gains) };
+    let Ok(recording) = session.record(feed, &mut keep) else { return Ok(gains) };
     let before = noise(expected, &seen)?;
     for (name, (source, rounded)) in &pairs {
         let Some(exact) = seen.get(source) else { continue };
