@@ -10,6 +10,7 @@ mod eval;
 mod explain;
 mod inspect;
 mod list;
+mod measure_costs;
 mod opt;
 mod quantize;
 mod run;
@@ -41,6 +42,7 @@ enum Command {
     Explain(explain::Args),
     Inspect(inspect::Args),
     List(list::ListArgs),
+    MeasureCosts(Box<measure_costs::Args>),
     Opt(opt::Args),
     Quantize(Box<quantize::Args>),
     Sensitivity(Box<sensitivity::Args>),
@@ -65,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args).map(|()| true),
         Command::Inspect(args) => inspect::run(&args).map(|()| true),
         Command::List(args) => list::list(&args).map(|()| true),
+        Command::MeasureCosts(args) => measure_costs::run(&args).map(|()| true),
         Command::Opt(args) => opt::run(&args).map(|()| true),
         Command::Quantize(args) => quantize::run(&args),
         Command::Sensitivity(args) => sensitivity::run(&args).map(|()| true),

@@ -24,7 +24,7 @@ pub enum Trouble {
     Outlier(usize, f32),
     /// Channels of this layer's result grow from once to this many times their size, and the next layer divides.
     Ramp(usize, f32),
-    /// Before the head stands a product whose results are this many times too large for the Sigmoid behind it.
+    /// The first channel that the head reads runs this far above the others, and the head's bias takes it off again.
     Saturated(f32),
 }
 
@@ -51,9 +51,7 @@ pub fn chain(layers: usize, channels: usize, size: usize, trouble: Trouble) -> M
         // How many times larger each channel of a layer's result is; nothing else changes, because the next divides.
         let factor = |layer: usize, channel: usize| match trouble {
             Trouble::Outlier(at, factor) if at == layer && channel == 0 => factor,
-            Trouble::Ramp(at, factor) if at == layer => {
-                factor.powf(channel as f32 / (channels - 1) as f32)
-            }
+            Trouble::Ramp(at, factor) if at == layer => factor.powf(channel as f32 / (channels - 1) as f32),
             _ => 1.0,
         };
         for out in 0..channels {
@@ -63,6 +61,11 @@ pub fn chain(layers: usize, channels: usize, size: usize, trouble: Trouble) -> M
                 kernel.iter_mut().for_each(|w| *w *= factor(layer, out) / before);
             }
             bias[out] *= factor(layer, out);
+        }
+        if let Trouble::Saturated(offset) = trouble
+            && layer == layers - 1
+        {
+            bias[0] += offset;
         }
         let w = Tensor::from_slice(&[channels, channels, 3, 3], &weight).unwrap();
         let w = graph.add_initializer(&format!("w{layer}"), w).unwrap();
@@ -83,7 +86,7 @@ pub fn chain(layers: usize, channels: usize, size: usize, trouble: Trouble) -> M
     graph
         .add_op(Op::new("GlobalAveragePool").named("pool"), &[Some(value)], &[Some(pooled)], Place::End)
         .unwrap();
-    let mut flat = graph.add_computed("flat", None).unwrap();
+    let flat = graph.add_computed("flat", None).unwrap();
     graph
         .add_op(
             Op::new("Flatten").named("flatten").with_attrs(Attrs::default()),
@@ -92,20 +95,11 @@ pub fn chain(layers: usize, channels: usize, size: usize, trouble: Trouble) -> M
             Place::End,
         )
         .unwrap();
-    if let Trouble::Saturated(gain) = trouble {
-        let weight: Vec<f32> = (0..channels * channels).map(|_| gain * random.next()).collect();
-        let w = Tensor::from_slice(&[channels, channels], &weight).unwrap();
-        let w = graph.add_initializer("gate_w", w).unwrap();
-        let gate = graph.add_computed("gate", None).unwrap();
-        let op = Op::new("MatMul").named("gate");
-        graph.add_op(op, &[Some(flat), Some(w)], &[Some(gate)], Place::End).unwrap();
-        flat = graph.add_computed("open", None).unwrap();
-        let op = Op::new("Sigmoid").named("open");
-        graph.add_op(op, &[Some(gate)], &[Some(flat)], Place::End).unwrap();
-    }
     let weight: Vec<f32> = (0..channels * 10).map(|_| random.next()).collect();
     let w = graph.add_initializer("head_w", Tensor::from_slice(&[channels, 10], &weight).unwrap()).unwrap();
-    let b = graph.add_initializer("head_b", Tensor::from_slice(&[10], &[0.0f32; 10]).unwrap()).unwrap();
+    let lifted = if let Trouble::Saturated(offset) = trouble { offset } else { 0.0 };
+    let bias: Vec<f32> = weight[..10].iter().map(|w| -lifted * w).collect();
+    let b = graph.add_initializer("head_b", Tensor::from_slice(&[10], &bias).unwrap()).unwrap();
     let y = graph.add_computed("y", tensor_type(&[1, 10])).unwrap();
     graph
         .add_op(Op::new("Gemm").named("head"), &[Some(flat), Some(w), Some(b)], &[Some(y)], Place::End)

@@ -26,18 +26,33 @@ pub(super) fn lower(model: &mut Model, cx: &mut Cx, changes: &mut Changes) {
             if !cx.spend(rule, at.clone()) {
                 continue;
             }
+            let zero = model.graph(graph).input(op, 2);
             let lowered = if rule == "dequantize" {
                 lower_dequantize(model, graph, op)
             } else {
                 lower_quantize(model, graph, op)
             };
             match lowered {
-                Ok(()) => changes.count(rule),
+                Ok(()) => {
+                    changes.count(rule);
+                    remove_narrow(model, graph, zero);
+                }
                 Err(why) => cx.decline(rule, why, at),
             }
         }
     }
     model.settle();
+}
+
+/// Removes a zero point that nothing reads any more and whose type float runtimes do not even load.
+fn remove_narrow(model: &mut Model, graph: GraphId, zero: Option<ValueId>) {
+    let graph = model.graph_mut(graph);
+    if let Some(zero) = zero
+        && graph.is_live_value(zero)
+        && graph.constant(zero).is_some_and(|tensor| tensor.dtype().bits() < 8)
+    {
+        graph.remove_value(zero);
+    }
 }
 
 fn is_quantize(kind: &OpKind) -> bool {

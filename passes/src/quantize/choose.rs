@@ -190,7 +190,8 @@ fn classify<'a>(graph: &'a Graph, id: OpId, choices: &Choices<'_>) -> Node<'a> {
         "kept in float by choice".into()
     } else if found.work == Work::Lookup {
         "picks among constants".into()
-    } else if choices.dynamic || asked.is_some_and(|asked| asked == Precision::Dynamic || asked.is_storage()) {
+    } else if choices.dynamic || asked.is_some_and(|asked| asked == Precision::Dynamic || asked.is_storage())
+    {
         "no range of its data is known ahead of time".into()
     } else if let Support::Float(why) = node.support {
         why.into()

@@ -162,7 +162,9 @@ fn halve(
     let slots = crate::target::Candidate { graph, op, scheme: &scheme }.weight_slots();
     for slot in slots {
         let Some(value) = graph.input(op, slot) else { continue };
-        let Some(tensor) = graph.constant(value).filter(|tensor| tensor.dtype() == DType::F32) else { continue };
+        let Some(tensor) = graph.constant(value).filter(|tensor| tensor.dtype() == DType::F32) else {
+            continue;
+        };
         let name = graph.value(value).name().to_string();
         let wrong = |source: WeightError| EmitError::Weight {
             value: name.clone(),

@@ -70,8 +70,7 @@ pub fn stored(
             Precision::Fp16 => {}
             Precision::W4 => {
                 let grid = Grid::symmetric(CodeType::I4).with_span(Span::Narrow);
-                let long =
-                    depth.filter(|&axis| tensor.dims().get(axis).is_some_and(|&size| size >= BLOCK));
+                let long = depth.filter(|&axis| tensor.dims().get(axis).is_some_and(|&size| size >= BLOCK));
                 let (axis, block) = match long {
                     Some(axis) => (Some(axis), Some(BLOCK)),
                     None => (channel, None),

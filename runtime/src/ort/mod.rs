@@ -6,6 +6,7 @@
 //! the level.
 
 mod convert;
+mod profile;
 mod session;
 
 use std::path::{Path, PathBuf};

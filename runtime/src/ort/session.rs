@@ -22,6 +22,13 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Ends the profile of a session that was made to write one; gives the file's name.
+    pub(super) fn end_profiling(&self) -> Result<String, RuntimeError> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner).end_profiling().map_err(fail)
+    }
+}
+
 fn fail(what: impl ToString) -> RuntimeError {
     RuntimeError::Run { runtime: NAME, what: what.to_string() }
 }

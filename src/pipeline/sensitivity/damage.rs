@@ -250,7 +250,8 @@ fn log_normal(samples: &[&Damage]) -> (f64, f64) {
     let weight = if sum > 0.0 && squares.is_finite() { squares / (sum * sum) } else { 1.0 / n };
     let error = (spread * weight.max(1.0 / n) + spread * spread / (2.0 * (n - 1.0))).sqrt();
     let average = shares.iter().map(|share| share.min(most)).sum::<f64>() / n;
-    let relative = shares.iter().map(|share| (share.min(most) / average - 1.0).powi(2)).sum::<f64>() / (n - 1.0);
+    let relative =
+        shares.iter().map(|share| (share.min(most) / average - 1.0).powi(2)).sum::<f64>() / (n - 1.0);
     let lacking = (spread / 2.0 - relative.ln_1p() / 2.0).max(0.0);
     let to_decibels = 10.0 / std::f64::consts::LN_10;
     (error * to_decibels, lacking * to_decibels)
@@ -317,8 +318,14 @@ mod tests {
     fn intervals_cover_the_truth_at_their_rate() {
         let mut random = ChaCha8Rng::seed_from_u64(7);
         let mut uniform = || random.random::<f64>();
-        let kinds: [(&str, f64); 6] =
-            [("even", 0.23), ("uneven", 0.46), ("very", 0.92), ("extreme", 1.2), ("chi", 1.0), ("gone", 0.46)];
+        let kinds: [(&str, f64); 6] = [
+            ("even", 0.23),
+            ("uneven", 0.46),
+            ("very", 0.92),
+            ("extreme", 1.2),
+            ("chi", 1.0),
+            ("gone", 0.46),
+        ];
         for (kind, spread) in kinds {
             let truth = match kind {
                 "chi" => 1.0,

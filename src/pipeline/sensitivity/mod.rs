@@ -5,6 +5,7 @@
 //!   model, quantized and run on the float values that it reads; its results replace the float ones in a recorded run,
 //!   and only what is downstream runs again. No model is rebuilt.
 //! - [`mix`]: the plan for a choice of precisions.
+//! - [`timing`]: what each group takes at each precision in ONNX Runtime.
 //! - [`assign`]: scores to costs to a choice. [`auto`]: all of it with verification and repair.
 
 pub mod assign;
@@ -16,6 +17,7 @@ pub mod mix;
 pub mod part;
 pub mod run;
 pub mod table;
+pub mod timing;
 
 use anyhow::{Result, bail};
 use ir::Model;

@@ -19,7 +19,10 @@ function drawFront(holder, [id, name, of, print]) {
   const points = R.front.filter((point) => point.axis === id);
   const [width, height, left, bottom] = [920, 330, 64, 46];
   const shown = (point) => [point.predicted_db, point.measured_db].filter((value) => value != null);
-  const clamp = (value) => Math.max(-20, Math.min(120, value));
+  // Float itself has no error at all: it stands at the upper edge, or it would press everything else together.
+  const useful = points.flatMap(shown).filter((value) => value > -40 && value < 90);
+  const [least, most] = useful.length ? [Math.min(...useful) - 6, Math.max(...useful) + 6] : [0, 90];
+  const clamp = (value) => Math.max(least, Math.min(most, value));
   const all = points.flatMap(shown).map(clamp);
   let [low, high] = [Math.min(...all), Math.max(...all)];
   [low, high] = [low - (high - low || 4) * 0.08, high + (high - low || 4) * 0.12];

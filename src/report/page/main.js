@@ -9,12 +9,14 @@ function summary() {
   const worst = R.outputs.reduce((least, output) => !least || output.sqnr_db < least.sqnr_db ? output : least, null);
   const agreement = R.outputs.map((output) => output.top1_agreement).filter((value) => value != null);
   const quantized = R.layers.filter((layer) => layer.precision !== "float").length;
+  const chosen = R.front.find((point) => point.chosen);
   const tiles = [
     ["file size", bytes(R.size.after ?? R.size.before), R.size.after ? `${bytes(R.size.before)} before, ${(R.size.before / R.size.after).toFixed(2)} × smaller` : "not written"],
     worst ? ["signal to noise", db(worst.sqnr_db), `error is ${percent(10 ** (-worst.sqnr_db / 20), 2)} of the signal`] : null,
     R.metric ? [`${R.metric.name} accuracy`, percent(R.metric.quantized), `float ${percent(R.metric.float)}, ${plural(R.metric.samples, "sample")}`] : null,
     agreement.length ? ["same first choice", percent(Math.min(...agreement)), "as the float model"] : null,
     R.integer_share == null ? null : ["multiplications on integers", percent(R.integer_share), "predicted for the target"],
+    chosen ? ["conversions", String(chosen.boundaries), "where precisions of neighbours differ"] : null,
     R.layers.length ? ["layers quantized", `${quantized} of ${R.layers.length}`, null] : null,
   ].filter(Boolean);
   section.append(el("dl", { class: "tiles" }, tiles.map(([name, value, small]) => el("div", {}, el("dt", {}, name), el("dd", {}, value, small ? el("small", {}, small) : null)))));
@@ -25,7 +27,7 @@ function summary() {
     ["runtime", (row) => row.runtime], ["output", (row) => row.name], ["signal to noise", (row) => db(row.sqnr_db), true], ["cosine", (row) => row.cosine?.toFixed(5) ?? "–", true],
     ["largest difference", (row) => short(row.max_abs), true], ["KL divergence", (row) => short(row.kl), true], ["same first choice", (row) => percent(row.top1_agreement), true], ["samples", (row) => row.samples, true],
   ], R.outputs));
-  if (R.notes.length) section.append(el("h3", {}, "Notes"), el("ul", {}, R.notes.map((note) => el("li", { class: /RANDOM|not verified/.test(note) ? "warn" : null }, note))));
+  if (R.notes.length) section.append(el("h3", {}, "Notes"), el("ul", {}, R.notes.map((note) => el("li", { class: /RANDOM|NOTHING/.test(note) ? "warn" : /not verified/.test(note) ? "care" : null }, note))));
 }
 
 function repeat() {
