@@ -19,6 +19,9 @@ use super::mix::Mixer;
 /// Runs at the start of a profile that are not counted: memory is touched for the first time.
 const WARM_UP: usize = 3;
 
+/// Mixes in which neighbours differ.
+const ALTERNATING: usize = 2;
+
 /// Operators between a value and the group that it is attributed to at most: activation functions, moves in float.
 const STEPS: usize = 4;
 
@@ -65,7 +68,9 @@ pub fn times(
         let by_part = places.split(text).with_context(|| format!("the profile of {name}"))?;
         parts.push(by_part.into_iter().map(|(part, runs)| (part, median(runs))).collect::<BTreeMap<_, _>>());
     }
-    let table = table(mixer, precisions, &mixes, &parts);
+    let mut table = table(mixer, precisions, &mixes, &parts);
+    let alternating = mixes.iter().zip(&parts).skip(mixes.len() - ALTERNATING);
+    spread(mixer, &mut table, &alternating.map(|((_, mix), parts)| (mix, parts)).collect::<Vec<_>>());
     let checks = mixes
         .iter()
         .zip(&parts)
@@ -86,12 +91,29 @@ fn mixes(mixer: &Mixer<'_>, precisions: &[Precision]) -> Mixes {
     for &precision in precisions.iter().filter(|precision| **precision != Precision::Float) {
         mixes.push((precision.to_string(), one(precision)));
     }
-    for odd in [0, 1] {
+    for odd in 0..ALTERNATING {
         let pick = |at: usize| if at % 2 == odd { mixer.uniform() } else { Precision::Float };
         let name = if odd == 0 { "every second" } else { "the others" };
         mixes.push((format!("{name} {}", mixer.uniform()), (0..mixer.groups.len()).map(pick).collect()));
     }
     mixes
+}
+
+/// Neighbours of different precision cost more than their conversions: layouts change, functions are no longer absorbed.
+/// What the alternating mixes took beyond the table is spread over the conversions between them.
+fn spread(mixer: &Mixer<'_>, table: &mut CostTable, mixes: &[(&Vec<Precision>, &BTreeMap<Part, f64>)]) {
+    let (mut excess, mut count) = (0.0, 0usize);
+    for (mix, parts) in mixes {
+        excess += parts.values().sum::<f64>() - predicted(mixer, table, mix);
+        count += mixer.links().iter().filter(|(from, to, _)| converts(mix, *from, *to)).count();
+    }
+    if count == 0 || excess <= 0.0 {
+        return;
+    }
+    for (_, _, value) in mixer.links() {
+        table.conversions.entry(value).or_default();
+    }
+    table.conversions.values_mut().for_each(|time| *time += excess / count as f64);
 }
 
 /// What an operator of a profile belongs to.
@@ -244,17 +266,22 @@ fn table(
     table
 }
 
+/// A conversion stands between two groups: one computes on codes and the other does not.
+fn converts(mix: &[Precision], from: usize, to: usize) -> bool {
+    let codes = |precision: Precision| precision != Precision::Float && !precision.is_storage();
+    codes(mix[from]) != codes(mix[to])
+}
+
 /// What the table says of a mix.
 fn predicted(mixer: &Mixer<'_>, table: &CostTable, mix: &[Precision]) -> f64 {
     let group = |(group, precision): (&super::mix::Group, &Precision)| {
         table.groups.get(&(group.name.clone(), *precision)).copied().unwrap_or(0.0)
     };
     let groups: f64 = mixer.groups.iter().zip(mix).map(group).sum();
-    let codes = |precision: Precision| precision != Precision::Float && !precision.is_storage();
     let converted: f64 = mixer
         .links()
         .iter()
-        .filter(|(from, to, _)| codes(mix[*from]) != codes(mix[*to]))
+        .filter(|(from, to, _)| converts(mix, *from, *to))
         .filter_map(|(_, _, value)| table.conversions.get(value))
         .sum();
     groups + converted + table.rest
