@@ -127,7 +127,9 @@ fn verdict(
         let lost = (metric.float - metric.quantized) * 100.0;
         because.push(format!(
             "{} accuracy changes by {:+.2} points on {} samples",
-            metric.name, -lost, metric.samples
+            metric.name,
+            0.0 - lost,
+            metric.samples
         ));
     }
     if worst.is_finite() {

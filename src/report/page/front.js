@@ -36,7 +36,7 @@ function drawFront(holder, [id, name, of, print]) {
       svg("text", { x: left - 8, y: y(at) + 4, "text-anchor": "end" }, String(at)));
   }
   // Sizes are told in powers of 1024: round steps are round there.
-  const unit = print === bytes ? 2 ** (10 * Math.floor(Math.log2(Math.max(1, to)) / 10)) : 1;
+  const unit = print === bytes ? 2 ** (10 * Math.floor(Math.log2(Math.max(1, to / 8)) / 10)) : 1;
   for (const at of ticks(from / unit, to / unit, 7).map((value) => value * unit)) {
     chart.append(svg("line", { class: "axis", x1: x(at), x2: x(at), y1: height - bottom, y2: height - bottom + 5 }),
       svg("text", { x: x(at), y: height - bottom + 19, "text-anchor": "middle" }, print(at)));
