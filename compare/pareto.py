@@ -150,7 +150,7 @@ def row_of(subject: Subject, name: str, command, fresh: bool) -> Row:
 def verdict(rows: list[Row], higher: bool, items: int) -> str:
     """For each rival the most accurate of ours that is no larger (within 1 %): its lead in the metric and in SQNR.
 
-    Ours is chosen by SQNR, not by the metric that is compared: no plan is picked for its luck. A lead within one standard
+    Ours is chosen by SQNR, not by the metric that is compared: no plan is picked for its luck. A lead within a standard
     error (of the decisions in which either differs from float) counts as equal.
     """
     ours = [row for row in rows if row.tool.startswith("auto") and not row.error]

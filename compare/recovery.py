@@ -8,8 +8,8 @@ Into resnet20_cifar10 three kinds of trouble are planted, each in several places
 - `head`: one channel that the head reads runs 50 above the others, and the head's bias takes it off again.
 
 For each: top-1 on the 1,000 test pictures of float, of plain INT8 (without and with accuracy passes) and of
-`--auto --max-drop 0.2% --min-sqnr 25` on labelled calibration pictures, within 1.1 times the size of plain INT8; whether
-the worst group of `sensitivity` is one beside the trouble, and what precision it got.
+`--auto --max-drop 0.2% --min-sqnr 25` on labelled calibration pictures, within 1.1 times the size of plain INT8;
+whether the worst group of `sensitivity` is one beside the trouble, and what precision it got.
 """
 
 import json
