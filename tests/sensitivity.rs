@@ -169,6 +169,39 @@ fn a_saturating_head_is_found_and_repaired() {
     recovers(&chain(8, 8, 12, Trouble::Saturated(300.0)), &["conv7", "pooled", "y"], 30.0);
 }
 
+/// Where a target has kernels for 16-bit activations they are a candidate, and values are converted where they meet 8 bits.
+#[test]
+fn sixteen_bit_activations_stand_between_eight() {
+    let (model, source) = (chain(8, 8, 12, Trouble::Outlier(3, 300.0)), waves(20));
+    let options = QuantizeOptions::for_target("qnn").unwrap();
+    let precisions = vec![Precision::Int8, Precision::A16w8];
+    let how =
+        MeasureOptions { precisions: precisions.clone(), exhaustive: true, ..MeasureOptions::default() };
+    let scores = measure_uniform(model.clone(), &source, &options, &how).unwrap().table.scores();
+    let db = |precision| scores[&("conv4".to_string(), precision)].global_db;
+    assert!(
+        db(Precision::A16w8) > db(Precision::Int8) + 15.0,
+        "{} {}",
+        db(Precision::A16w8),
+        db(Precision::Int8)
+    );
+    let how = AutoOptions {
+        asked: Asked { sqnr: Some(("28".into(), 28.0)), ..Asked::default() },
+        precisions,
+        labels: BTreeMap::new(),
+        costs: None,
+    };
+    let found = auto(model, &source, &options, &how, &mut |_, _, _| {}).unwrap();
+    assert!(found.budgets.iter().all(|budget| budget.met), "{:?}", found.budgets);
+    let plan = found.plan.as_ref().expect("a plan");
+    let count = |precision| plan.ops.values().filter(|op| op.precision == precision && op.macs > 0).count();
+    assert!(count(Precision::A16w8) >= 1 && count(Precision::Int8) >= 4, "{:?}", plan.ops);
+    assert!(!plan.conversions.is_empty(), "8 and 16 bits meet");
+    // What the report counts as conversions is there.
+    assert!(found.points.iter().any(|point| point.chosen && point.boundaries > 0));
+    proto::to_bytes(&written(&found, plan)).unwrap();
+}
+
 /// Every form of weights, in one model: files load, sizes are between those of the uniform plans, and what is stored small
 /// is computed from what was stored.
 #[test]

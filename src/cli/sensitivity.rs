@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long, default_value = "auto")]
     method: String,
     /// Candidate precisions
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_values = ["int8", "w8", "w4", "fp16"])]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_values = ["int8", "a16w8", "w8", "w4", "fp16"])]
     precisions: Vec<String>,
     /// One scale a weight instead of one a channel
     #[arg(long)]
@@ -110,11 +110,12 @@ pub fn run(args: &Args) -> Result<()> {
         ..QuantizeOptions::new(target)
     };
     let base = base_plan(&float, &table, &options)?;
-    let mixer = Mixer::new(&float, &base, &options);
+    let candidates = precisions(&args.precisions)?;
+    let mixer = Mixer::new(&float, &base, &options).with(&candidates, &table)?;
     let labels = args.labels.as_deref().map(|path| classes(path, source)).transpose()?.unwrap_or_default();
     let how = MeasureOptions {
         engine: engine.clone(),
-        precisions: precisions(&args.precisions)?,
+        precisions: candidates,
         shard: args.shard.as_deref().map(parse_shard).transpose()?,
         exhaustive: args.exhaustive,
         whole: args.naive,

@@ -137,6 +137,10 @@ impl Target for OpenVino {
         }
     }
 
+    fn stores(&self) -> &'static [Precision] {
+        &[Precision::Fp16, Precision::W8, Precision::W4]
+    }
+
     fn quantizes_bias(&self) -> bool {
         false
     }

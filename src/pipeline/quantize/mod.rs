@@ -53,6 +53,7 @@ pub enum Format {
 }
 
 /// What to make.
+#[derive(Clone)]
 pub struct QuantizeOptions {
     /// What is rounded when.
     pub mode: Mode,

@@ -111,7 +111,7 @@ pub fn auto(
         }
     };
     let base = base_plan(&float, &table, options)?;
-    let mixer = Mixer::new(&float, &base, options);
+    let mixer = Mixer::new(&float, &base, options).with(&auto.precisions, &table)?;
     let few = evenly(&seen, MEASURED);
     let here: Labels =
         few.iter().enumerate().filter_map(|(at, sample)| Some((at, *auto.labels.get(sample)?))).collect();

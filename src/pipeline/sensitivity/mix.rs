@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
+use anyhow::Result;
 use ir::{Graph, Model};
 use ops::Work;
 use passes::quantize::choose::key_of;
 use passes::quantize::plan::OpPlan;
 use passes::quantize::storage::stored;
-use passes::quantize::{Choices, Precision, QuantPlan, WeightPlan, choose};
+use passes::quantize::{Choices, Kernel, Precision, QuantPlan, ValuePlan, WeightPlan, choose};
+use quant::Grid;
 
-use super::super::quantize::QuantizeOptions;
+use super::super::quantize::{QuantizeOptions, base_plan};
+use super::super::table::CalibrationTable;
 
 /// Operators that switch precision together.
 #[derive(Clone, Debug)]
@@ -37,6 +40,8 @@ pub struct Mixer<'a> {
     pub groups: Vec<Group>,
     /// Precisions of every operator that the base leaves in float by choice of the user.
     float: BTreeSet<String>,
+    /// The same with everything at another precision whose ranges are known ahead of time.
+    further: BTreeMap<Precision, QuantPlan>,
     /// Weights in forms that the base plan has not, by operator: searching their scales takes a while.
     stored: Mutex<BTreeMap<(String, Precision), Option<Vec<WeightPlan>>>>,
 }
@@ -70,7 +75,29 @@ impl<'a> Mixer<'a> {
             group.ops.push(key);
             group.macs += entry.macs;
         }
-        Mixer { model, base, options, groups, float, stored: Mutex::default() }
+        Mixer { model, base, options, groups, float, further: BTreeMap::new(), stored: Mutex::default() }
+    }
+
+    /// Makes the plans of further precisions whose activations are rounded on grids of their own, as far as the target has
+    /// kernels on their codes.
+    ///
+    /// # Errors
+    /// As [`base_plan`].
+    pub fn with(mut self, precisions: &[Precision], table: &CalibrationTable) -> Result<Mixer<'a>> {
+        for &precision in precisions {
+            let new = precision.is_static() && precision != self.uniform();
+            if new && self.options.target.kernel(precision) == Kernel::Integer {
+                let options = QuantizeOptions { precision, activation: None, ..self.options.clone() };
+                self.further.insert(precision, base_plan(self.model, table, &options)?);
+            }
+        }
+        Ok(self)
+    }
+
+    /// What a plan that was fitted says of a value on this grid.
+    fn known(&self, name: &str, grid: Grid) -> Option<&ValuePlan> {
+        let plans = std::iter::once(self.base).chain(self.further.values());
+        plans.filter_map(|plan| plan.values.get(name)).find(|value| value.grid == grid)
     }
 
     /// The precision of the base plan.
@@ -85,7 +112,7 @@ impl<'a> Mixer<'a> {
         if precision.is_storage() {
             return group.ops.iter().any(|key| self.weights(key, precision).is_some());
         }
-        precision == Precision::Float || precision == self.uniform()
+        precision == Precision::Float || precision == self.uniform() || self.further.contains_key(&precision)
     }
 
     /// The weights of an operator in a form for computing in float; none if it has no such form.
@@ -114,7 +141,8 @@ impl<'a> Mixer<'a> {
         for (group, &precision) in self.groups.iter().zip(precisions) {
             for key in &group.ops {
                 if precision != self.uniform() {
-                    overrides.insert(key.clone(), Precision::Float);
+                    let fixed = self.further.contains_key(&precision);
+                    overrides.insert(key.clone(), if fixed { precision } else { Precision::Float });
                 }
                 if precision.is_storage()
                     && let Some(weights) = self.weights(key, precision)
@@ -126,8 +154,11 @@ impl<'a> Mixer<'a> {
         // Choosing again settles what stands between: an operator with a float neighbour may have to be float too.
         let mut plan = loop {
             let plan = self.choose(&overrides);
-            let missing: Vec<&String> =
-                plan.values.keys().filter(|name| !self.base.values.contains_key(*name)).collect();
+            let missing: Vec<&str> = plan
+                .rounded()
+                .filter(|(name, value)| self.known(name, value.grid).is_none())
+                .map(|(name, _)| name)
+                .collect();
             let before = overrides.len();
             for name in missing {
                 self.readers(name).into_iter().for_each(|key| {
@@ -138,10 +169,10 @@ impl<'a> Mixer<'a> {
                 break plan;
             }
         };
-        for (name, value) in &mut plan.values {
-            let Some(known) = self.base.values.get(name) else { continue };
+        for (name, value) in plan.rounded_mut() {
+            let Some(known) = self.known(name, value.grid) else { continue };
             let (class, reason) = (value.class, std::mem::take(&mut value.reason));
-            *value = passes::quantize::ValuePlan { class, reason, ..known.clone() };
+            *value = ValuePlan { class, reason, ..known.clone() };
         }
         for (key, weights) in &mut plan.weights {
             if let Some(known) = self.base.weights.get(key) {

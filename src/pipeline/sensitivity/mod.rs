@@ -147,7 +147,7 @@ pub fn measure_uniform(
     let calibration = CalibrateOptions { engine: options.engine.clone(), ..CalibrateOptions::default() };
     let table = calibrate(&float, executor.as_ref(), source, &calibration, &mut |_, _| {})?;
     let base = base_plan(&float, &table, options)?;
-    let mixer = Mixer::new(&float, &base, options);
+    let mixer = Mixer::new(&float, &base, options).with(&how.precisions, &table)?;
     measure(&mixer, source, &Labels::new(), how, None, &mut |_, _, _| {}, &mut |_| Ok(()))
 }
 
