@@ -212,7 +212,7 @@ fn uniform_codes_of_every_profile_and_reader() {
                         // K divides, is ragged, is less than a block.
                         for size in [(12, 64), (7, 40), (5, 24)] {
                             let spec = quant::weight::Spec { bits, block: Block::Columns(32), zero, scale };
-                            let spec = adapt(profile, spec, dtype);
+                            let spec = adapt(profile, spec, size.1, dtype);
                             check(kind, dtype, size, profile, &|w| Coded::Uniform(rtn(w, &spec).unwrap()));
                             tried += 1;
                         }

@@ -40,13 +40,13 @@ struct PerplexityArgs {
     #[arg(long, value_name = "TOKENS")]
     window: Option<usize>,
     /// Tokens from one window's start to the next; the window if absent
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", requires = "window")]
     stride: Option<usize>,
     /// Go through each window this many tokens at a time, with the model's key-value cache
     #[arg(long, value_name = "TOKENS")]
     step: Option<usize>,
     /// The model to compare with
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, visible_alias = "against", value_name = "MODEL")]
     reference: Option<PathBuf>,
     /// Exit with 1 if the perplexity is above this
     #[arg(long, value_name = "PPL")]
@@ -87,8 +87,8 @@ fn run_perplexity(args: &PerplexityArgs) -> Result<bool> {
     {
         bail!("--stride is 1 to the window ({length}), found {stride}");
     }
-    if args.stride.is_some() && args.tokenizer.is_none() {
-        bail!("--stride cuts plain text: give --tokenizer tokenizer.json");
+    if args.window.is_some() && args.tokenizer.is_none() {
+        bail!("--window and --stride cut plain text: give --tokenizer tokenizer.json");
     }
     let text = TextOptions { tokenizer: args.tokenizer.clone(), length, stride };
     let options = DataOptions { text, ..DataOptions::default() };

@@ -13,7 +13,7 @@ use crate::pipeline::low_bit::{
     CalibratedOptions, LowBit, LowBitOptions, Targets, WeightMethod, WeightReport,
 };
 use crate::pipeline::quantize::Validation;
-use crate::pipeline::quantize::weight_only::weight_only;
+use crate::pipeline::quantize::weight_only::{Judge, weight_only};
 
 /// Arguments of this mode.
 #[derive(clap::Args, Clone, Debug)]
@@ -55,6 +55,9 @@ pub struct WeightArgs {
     /// gptq: improvement sweeps after the rounding
     #[arg(long, default_value_t = 4)]
     sweeps: usize,
+    /// Compare the outputs with the float model's on samples that were held back; runs both models as a whole
+    #[arg(long, value_enum, default_value_t)]
+    validate: Judge,
     /// Forget what an interrupted run left behind
     #[arg(long)]
     restart: bool,
@@ -142,24 +145,32 @@ pub fn run(args: &WeightArgs, common: &Common<'_>) -> Result<bool> {
         std::fs::remove_dir_all(work).with_context(|| format!("cannot remove {}", work.display()))?;
     }
     let model = read_model(common.model)?;
-    let external = has_external(&model);
+    let beside = external_bytes(&model);
     let has_data = common.data.data.is_some() || common.data.random.is_some();
     let source = has_data.then(|| common.data.open(&model)).transpose()?;
+    // A bar that nobody looks at would count as met.
+    let bars = common.bars.min_sqnr.is_some() || common.bars.min_top1_agreement.is_some();
+    let judge = if bars { Judge::Always } else { args.validate };
     let bar = progress("working");
-    let (made, validation) = weight_only(model, source.as_deref(), &options, &mut |what, done, all| {
-        bar.set_prefix(what.to_string());
-        bar.set_length(all as u64);
-        bar.set_position(done as u64);
-    })?;
+    let (made, validation) =
+        weight_only(model, source.as_deref(), &options, judge, &mut |what, done, all| {
+            bar.set_prefix(what.to_string());
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+        })?;
     bar.finish_and_clear();
     // Weights that were beside the model stay there, and those beyond what one message comfortably holds go there: at whole
     // pages, where runtimes can map them.
     let external =
-        external || made.weights.iter().map(|weight| weight.rows * weight.cols).sum::<usize>() > 1 << 28;
+        beside > 0 || made.weights.iter().map(|weight| weight.rows * weight.cols).sum::<usize>() > 1 << 28;
     let layout =
         if external { proto::Layout::External(proto::External::default()) } else { proto::Layout::AsRead };
     proto::write(&made.model, common.output, &proto::WriteOptions { layout, force: false })?;
-    let (before, after) = (size(common.model), size(common.output));
+    let before = size(common.model) + beside;
+    let mut data = common.output.as_os_str().to_owned();
+    data.push(".data");
+    // A file of that name that was there before is not this model's.
+    let after = size(common.output) + if external { size(Path::new(&data)) } else { 0 };
     let report = Report {
         version: 1,
         model: common.model.display().to_string(),
@@ -187,22 +198,19 @@ pub fn run(args: &WeightArgs, common: &Common<'_>) -> Result<bool> {
     Ok(met)
 }
 
-/// Some constant of the model is in a file of its own.
-fn has_external(model: &ir::Model) -> bool {
-    let of = |graph: &ir::Graph| {
-        graph.values().any(|value| {
-            graph.constant(value).is_some_and(|tensor| tensor.encoding == ir::Encoding::External)
-        })
+/// Bytes of the constants that are in files of their own.
+fn external_bytes(model: &ir::Model) -> u64 {
+    let of = |graph: &ir::Graph| -> u64 {
+        let constants = graph.values().filter_map(|value| graph.constant(value));
+        let external = constants.filter(|tensor| tensor.encoding == ir::Encoding::External);
+        external.map(|tensor| tensor.bytes().len() as u64).sum()
     };
-    model.graph_ids().into_iter().any(|id| of(model.graph(id)))
+    model.graph_ids().into_iter().map(|id| of(model.graph(id))).sum()
 }
 
-/// A model and the data files that it names, as far as their names follow from its own.
+/// Bytes of a file, 0 if there is none.
 fn size(path: &Path) -> u64 {
-    let of = |path: &Path| std::fs::metadata(path).map_or(0, |data| data.len());
-    let mut data = path.as_os_str().to_owned();
-    data.push(".data");
-    of(path) + of(Path::new(&data))
+    std::fs::metadata(path).map_or(0, |data| data.len())
 }
 
 fn bits_per_weight(weights: &[WeightReport]) -> f64 {

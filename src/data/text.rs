@@ -37,7 +37,8 @@ impl Text {
         let declared = ids.dims.as_ref().and_then(|dims| dims.last()).and_then(Dim::known);
         let windows = match &options.tokenizer {
             Some(file) => {
-                let tokenizer = Tokenizer::from_file(file).map_err(|e| anyhow!("{}: {e}", file.display()))?;
+                let tokenizer = Tokenizer::from_file(file)
+                    .map_err(|e| anyhow!("{} is no tokenizer.json: {e}", file.display()))?;
                 let encoding =
                     tokenizer.encode(text, true).map_err(|e| anyhow!("{}: {e}", path.display()))?;
                 let tokens: Vec<i64> = encoding.get_ids().iter().map(|&id| i64::from(id)).collect();

@@ -62,6 +62,8 @@ pub struct Language {
     logits: String,
     /// Cache inputs and the outputs that hold their next values.
     cache: Vec<(String, String)>,
+    /// Width of the logits, where the model states it.
+    vocabulary: Option<usize>,
 }
 
 impl Language {
@@ -74,17 +76,20 @@ impl Language {
         let outputs: Vec<_> = main.outputs().iter().map(|&v| main.value(v)).collect();
         let float = |v: &&&ir::Value| v.dtype().is_none_or(|dtype| dtype.is_compute_float());
         let logits = outputs.iter().find(|v| &**v.name() == "logits").or_else(|| outputs.iter().find(float));
-        let logits = logits.context("the model has no output that could be logits")?.name().to_string();
+        let logits = logits.context("the model has no output that could be logits")?;
+        let vocabulary = logits.shape().and_then(|shape| shape.dims.last()?.known());
+        let logits = logits.name().to_string();
         let past = main.inputs().iter().map(|&v| main.value(v).name().to_string());
         let past: Vec<String> = past.filter(|name| name.starts_with("past")).collect();
         let present = outputs.iter().map(|v| v.name().to_string()).filter(|name| *name != logits);
         let cache = past.into_iter().zip(present).collect();
-        Ok(Language { session, logits, cache })
+        Ok(Language { session, logits, cache, vocabulary })
     }
 
     fn fork(&self) -> Result<Language> {
         let session = self.session.fork()?;
-        Ok(Language { session, logits: self.logits.clone(), cache: self.cache.clone() })
+        let (logits, cache) = (self.logits.clone(), self.cache.clone());
+        Ok(Language { session, logits, cache, vocabulary: self.vocabulary })
     }
 
     /// Logits of a window, `[tokens, vocabulary]`.
@@ -205,6 +210,14 @@ fn score(
     options: &PerplexityOptions,
 ) -> Result<Scored> {
     let ids = tokens(feed)?;
+    // Before the model runs: a runtime that looks a token up outside of its table says nothing that helps.
+    if let Some(words) = model.vocabulary
+        && let Some(id) = ids.iter().find(|&&id| usize::try_from(id).map_or(true, |id| id >= words))
+    {
+        bail!(
+            "token {id} is not in the model's vocabulary of {words}: the text was cut by another tokenizer"
+        );
+    }
     let (scores, width) = model.scores(feed, options.step)?;
     ensure!(
         width > 0 && scores.len() == ids.len() * width,

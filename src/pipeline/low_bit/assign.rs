@@ -131,7 +131,7 @@ pub fn choice(site: &Site, dtype: DType, bits: u8, options: &LowBitOptions) -> R
     let block = if options.block == 0 { Block::Row } else { Block::Columns(options.block) };
     let zero = if options.symmetric { Zero::Center } else { Zero::PerBlock };
     let spec = Spec { bits, block, zero, scale: quant::round::ScaleType::F32 };
-    let spec = adapt(profile, spec, dtype);
+    let spec = adapt(profile, spec, site.cols, dtype);
     let blocks = matches!(profile.product, ProductForm::NBits) && options.block != 0;
     if blocks && !(options.block.is_multiple_of(16)) {
         bail!("--block must be a multiple of 16, or 0 for one scale a row; found {}", options.block);

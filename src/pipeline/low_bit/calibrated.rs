@@ -158,20 +158,30 @@ fn residual(model: &Model, site: &Site) -> Option<ValueId> {
     }
 }
 
+/// Tokens of a sample; 1 where it has none.
+fn tokens_of(feed: &Feed) -> usize {
+    let ids = feed.iter().filter(|(_, tensor)| tensor.dtype().is_int());
+    ids.map(|(_, tensor)| tensor.elements()).max().unwrap_or(1)
+}
+
+/// How many samples the token budget allows.
+pub fn enough(source: &dyn Source, options: &LowBitOptions) -> Result<usize> {
+    let mut tokens = 0;
+    for at in 0..source.len() {
+        if tokens >= options.calibrated.tokens.max(1) {
+            return Ok(at);
+        }
+        tokens += tokens_of(&source.sample(at)?);
+    }
+    Ok(source.len())
+}
+
 /// The inputs of the model for as many samples as the token budget allows, and the tokens.
 fn feeds(model: &Model, source: &dyn Source, options: &LowBitOptions) -> Result<(Stream, usize)> {
     let (mut stream, mut tokens) = (Stream::new(), 0);
-    for at in 0..source.len() {
-        if tokens >= options.calibrated.tokens.max(1) {
-            break;
-        }
+    for at in 0..enough(source, options)? {
         let feed = source.sample(at)?;
-        tokens += feed
-            .iter()
-            .filter(|(_, tensor)| tensor.dtype().is_int())
-            .map(|(_, tensor)| tensor.elements())
-            .max()
-            .unwrap_or(1);
+        tokens += tokens_of(&feed);
         let known = feed.into_iter().filter_map(|(name, tensor)| Some((model.main().find(&name)?, tensor)));
         stream.push(known.collect());
     }

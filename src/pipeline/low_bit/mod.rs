@@ -13,9 +13,9 @@ mod spool;
 use anyhow::{Context, Result, bail};
 use ir::{DType, Model};
 use passes::quantize::low_bit::{
-    Coded, Kept, ProductForm, RowsForm, Site, find, importance, opsets, pack, wire,
+    Blocks, Coded, Kept, ProductForm, RowsForm, Site, find, importance, opsets, pack, wire,
 };
-use quant::weight::Weight;
+use quant::weight::{Block, Weight};
 use serde::{Deserialize, Serialize};
 
 pub use options::{CalibratedOptions, LowBitOptions, Targets, WeightMethod};
@@ -109,7 +109,7 @@ pub fn low_bit(
         bail!("nothing in this model can be stored in few bits; {why}");
     }
     let mut spool = match &options.work {
-        Some(folder) => Spool::open(folder, &fingerprint(&float, &sites, options))?,
+        Some(folder) => Spool::open(folder, &fingerprint(&float, &sites, source, options)?)?,
         None => Spool::in_memory(),
     };
     let mut notes = Vec::new();
@@ -224,6 +224,12 @@ fn finish(
         Some(_) => None,
     };
     let stored = packed.product.as_ref().or(packed.table.as_ref());
+    let mut notes: Vec<String> = coded.provenance().notes.iter().map(|note| format!("{note:?}")).collect();
+    let moved = options.profile.fit(choice.spec.bits, Block::Columns(options.block.max(1)), site.cols);
+    if options.block > 0 && options.profile.blocks != Blocks::Any && moved.1 != Block::Columns(options.block)
+    {
+        notes.push(format!("{} has no blocks of {} here", options.profile.name, options.block));
+    }
     let report = WeightReport {
         name: site.name.clone(),
         rows: site.rows,
@@ -234,7 +240,7 @@ fn finish(
         bits_per_weight: packed.bits_per_weight(),
         relative_error,
         output_error,
-        notes: coded.provenance().notes.iter().map(|note| format!("{note:?}")).collect(),
+        notes,
     };
     Ok(Finished { packed, report })
 }
@@ -256,8 +262,14 @@ fn relative_error(weight: &Weight<'_>, coded: &Coded) -> Result<f64> {
     }?)
 }
 
-/// What a folder of unfinished work belongs to: the request and the weights (sizes, and the ends of their bytes).
-fn fingerprint(model: &Model, sites: &[(Site, Choice)], options: &LowBitOptions) -> String {
+/// What a folder of unfinished work belongs to: the request, the weights (sizes, and the ends of their bytes), and the samples
+/// that a calibrated method sees.
+fn fingerprint(
+    model: &Model,
+    sites: &[(Site, Choice)],
+    source: Option<&dyn Source>,
+    options: &LowBitOptions,
+) -> Result<String> {
     use sha2::{Digest, Sha256};
     let mut hash = Sha256::new();
     let mut request = options.clone();
@@ -273,5 +285,10 @@ fn fingerprint(model: &Model, sites: &[(Site, Choice)], options: &LowBitOptions)
             hash.update(&bytes[bytes.len() - end..]);
         }
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    if let Some(source) = source.filter(|_| options.method.is_calibrated()) {
+        for at in 0..calibrated::enough(source, options)? {
+            hash.update(super::digest::sample(&source.sample(at)?));
+        }
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -2,7 +2,8 @@
 //!
 //! A folder with two files. `weights.bin` holds the packed tensors, each at a multiple of 4 KiB and mapped as soon as it is
 //! written; `journal.jsonl` has a line for the run and one for each finished weight, written after its tensors. A last line
-//! that is cut short is ignored, so it does not matter when the run ends.
+//! that is cut short is ignored, so it does not matter when the run ends. A folder of another run, and tensors that are not
+//! those that were written (each line has a checksum of its own), are refused.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -35,6 +36,8 @@ struct Line {
     finished: Finished,
     /// Start of each tensor in `weights.bin`.
     offsets: Vec<u64>,
+    /// [`checksum`] of the tensors.
+    checksum: u64,
 }
 
 /// Finished weights by name.
@@ -74,11 +77,21 @@ impl Spool {
             let line = line.with_context(wrong)?;
             if at == 0 && kept == 0 {
                 if line != fingerprint.as_bytes() {
-                    bail!("{} is left of another run: delete it or give another --output", folder.display());
+                    bail!(
+                        "{} is left of another run, of another model, other data or options: --restart forgets it",
+                        folder.display()
+                    );
                 }
             } else {
                 let Ok(mut found) = serde_json::from_slice::<Line>(&line) else { break };
                 let Ok(reached) = restore(&data, &mut found) else { break };
+                if checksum(&found.finished)? != found.checksum {
+                    bail!(
+                        "{} is damaged: {:?} is not what was written; --restart forgets it",
+                        folder.display(),
+                        found.name
+                    );
+                }
                 end = reached;
                 spool.done.insert(found.name, found.finished);
             }
@@ -107,7 +120,8 @@ impl Spool {
     pub fn put(&mut self, name: &str, mut finished: Finished) -> Result<()> {
         if let Some(disk) = &mut self.disk {
             let offsets = disk.write(&mut finished)?;
-            let line = Line { name: name.to_string(), finished: finished.clone(), offsets };
+            let checksum = checksum(&finished)?;
+            let line = Line { name: name.to_string(), finished: finished.clone(), offsets, checksum };
             let mut text = serde_json::to_vec(&line)?;
             text.push(b'\n');
             disk.journal.write_all(&text)?;
@@ -146,6 +160,27 @@ impl Disk {
     }
 }
 
+/// Tells damaged tensors from whole ones, at the speed of memory: four lanes of eight bytes, as it need not withstand anybody
+/// who means harm.
+fn checksum(finished: &Finished) -> Result<u64> {
+    const PRIME: u64 = 0x9e37_79b9_7f4a_7c15;
+    let step = |lane: u64, word: u64| (lane ^ word).wrapping_mul(PRIME).rotate_left(29);
+    let mut sum = PRIME;
+    for part in finished.packed.parts() {
+        let bytes = part.tensor.as_ref().context("a packed weight has no elements")?.bytes();
+        let mut lanes = [sum; 4];
+        let (chunks, rest) = bytes.as_chunks::<32>();
+        for chunk in chunks {
+            for (lane, word) in lanes.iter_mut().zip(chunk.as_chunks::<8>().0) {
+                *lane = step(*lane, u64::from_le_bytes(*word));
+            }
+        }
+        sum = rest.iter().fold(bytes.len() as u64, |sum, &byte| step(sum, u64::from(byte)));
+        sum = lanes.iter().fold(sum, |sum, &lane| step(sum, lane));
+    }
+    Ok(sum)
+}
+
 /// A tensor over a piece of the file.
 fn mapped(file: &File, start: u64, dtype: DType, dims: &[usize]) -> Result<Tensor> {
     let length = dtype.storage_bytes(ir::checked_elements(dims)?).context("strings are no weights")?;
@@ -172,4 +207,51 @@ fn restore(data: &File, line: &mut Line) -> Result<u64> {
         part.tensor = Some(tensor);
     }
     Ok(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finished(codes: Vec<u8>) -> Finished {
+        let text = r#"{"packed": {"rows": 1, "cols": 1, "product": null, "table": null,
+            "input_scales": {"role": "input_scales", "dtype": 2, "dims": [0]}},
+            "report": {"name": "w", "rows": 1, "cols": 1, "method": "rtn", "bits": 4, "block": 32,
+            "bits_per_weight": 4.0, "relative_error": null, "output_error": null, "notes": []}}"#;
+        let mut made: Finished = serde_json::from_str(text).unwrap();
+        for part in made.packed.parts_mut() {
+            part.dims = vec![codes.len()];
+            part.tensor = Some(Tensor::new(DType::U8, &[codes.len()][..], codes.clone()).unwrap());
+        }
+        made
+    }
+
+    #[test]
+    fn what_was_kept_is_taken_up_and_what_was_damaged_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let work = folder.path().join("work");
+        let codes: Vec<u8> = (0..5000).map(|at| (at % 251) as u8).collect();
+        let mut spool = Spool::open(&work, "one").unwrap();
+        spool.put("a", finished(codes.clone())).unwrap();
+        spool.put("b", finished(vec![7])).unwrap();
+        drop(spool);
+        let again = Spool::open(&work, "one").unwrap();
+        let part = again.get("a").unwrap().packed.parts().next().unwrap().tensor.clone().unwrap();
+        assert_eq!((again.len(), &part.bytes()[..]), (2, &codes[..]));
+        drop((again, part));
+        assert!(Spool::open(&work, "two").is_err(), "another run's");
+        // A last line that is cut short is a weight that was not finished.
+        let journal = work.join("journal.jsonl");
+        let whole = std::fs::read(&journal).unwrap();
+        std::fs::write(&journal, &whole[..whole.len() - 9]).unwrap();
+        assert_eq!(Spool::open(&work, "one").unwrap().len(), 1);
+        std::fs::write(&journal, &whole).unwrap();
+        // One bit of one byte.
+        let data = work.join("weights.bin");
+        let mut bytes = std::fs::read(&data).unwrap();
+        bytes[4321] ^= 4;
+        std::fs::write(&data, &bytes).unwrap();
+        let said = Spool::open(&work, "one").err().unwrap().to_string();
+        assert!(said.contains("damaged") && said.contains("\"a\"") && said.contains("--restart"), "{said}");
+    }
 }

@@ -11,6 +11,29 @@ use super::super::prepare::lowered;
 use super::{Validation, split};
 use crate::data::{Source, part};
 
+/// Bytes that the weights of a model may take in float for it to be run as a whole without being asked.
+const LARGE: usize = 1 << 30;
+
+/// Whether the outputs of the model that was made are compared with those of the float model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Judge {
+    /// Where there are samples and the float model takes at most a gigabyte.
+    #[default]
+    Auto,
+    /// Where there are samples.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// Bytes of the model's constants as float32.
+fn float_bytes(model: &Model) -> usize {
+    let of = |graph: &ir::Graph| -> usize {
+        graph.values().filter_map(|value| graph.constant(value)).map(|tensor| 4 * tensor.elements()).sum()
+    };
+    model.graph_ids().into_iter().map(|id| of(model.graph(id))).sum()
+}
+
 /// Makes the model. With samples, calibrated methods see four fifths of them and the outputs are compared on the rest.
 ///
 /// # Errors
@@ -19,12 +42,23 @@ pub fn weight_only(
     model: Model,
     source: Option<&dyn Source>,
     options: &LowBitOptions,
+    judge: Judge,
     progress: &mut Progress<'_>,
 ) -> Result<(LowBit, Vec<Validation>)> {
     let Some(source) = source else { return Ok((low_bit(model, None, options, progress)?, Vec::new())) };
     let (seen, held_back) = split(source.len());
     let calibration = part(source, &seen);
     let mut made = low_bit(model, Some(&calibration), options, progress)?;
+    let large = float_bytes(&made.float) > LARGE;
+    if judge == Judge::Never || (judge == Judge::Auto && large) {
+        if large {
+            made.notes.push(
+                "not validated: as a whole the float model takes more than 1 GB; --validate always runs it"
+                    .into(),
+            );
+        }
+        return Ok((made, Vec::new()));
+    }
     let judged = if held_back.is_empty() {
         made.notes.push(
             "too few samples to keep some back: the figures below are of the calibration samples".into(),

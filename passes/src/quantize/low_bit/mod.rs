@@ -24,7 +24,7 @@ pub use coded::Coded;
 pub use find::{Kept, Reader, Reads, Site, find};
 pub use pack::{Form, Packed, Part, Stored, adapt, pack};
 pub use prior::importance;
-pub use profile::{PROFILES, ProductForm, Profile, RowsForm, profile};
+pub use profile::{Blocks, PROFILES, ProductForm, Profile, RowsForm, profile};
 pub use wire::{opsets, wire};
 
 use thiserror::Error;

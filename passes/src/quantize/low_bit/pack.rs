@@ -302,12 +302,15 @@ fn table(
     Ok(Stored { form: Form::GatherBlocks, bits: m.bits, block: m.block, parts })
 }
 
-/// What to ask a quantizer for, so that a profile can store it: symmetric where there are no zero points, one scale a row
-/// where there are no blocks.
-pub fn adapt(profile: &Profile, spec: quant::weight::Spec, dtype: DType) -> quant::weight::Spec {
+/// What to ask a quantizer for, so that a profile can store rows of `cols`: symmetric where there are no zero points, one scale
+/// a row where there are no blocks, and blocks that the runtime has.
+pub fn adapt(profile: &Profile, spec: quant::weight::Spec, cols: usize, dtype: DType) -> quant::weight::Spec {
     let zero = if profile.zero_points { spec.zero } else { Zero::Center };
-    let block = if profile.product == ProductForm::PerChannel { Block::Row } else { spec.block };
+    let (bits, block) = match profile.product {
+        ProductForm::PerChannel => (spec.bits, Block::Row),
+        _ => profile.fit(spec.bits, spec.block, cols),
+    };
     let scale = super::find::scale_type(dtype).unwrap_or(spec.scale);
     debug_assert_eq!(dtype_of(scale), dtype);
-    quant::weight::Spec { zero, block, scale, ..spec }
+    quant::weight::Spec { bits, zero, block, scale }
 }
