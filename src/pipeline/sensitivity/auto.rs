@@ -244,7 +244,7 @@ impl Search<'_> {
         for _ in 0..4 {
             let found =
                 if self.wants_accuracy() { self.cheapest(&budgets)? } else { self.best(&budgets, notes)? };
-            let Some(picks) = found else { return Ok((None, fronts)) };
+            let Some(picks) = found else { return Ok((self.kept(), fronts)) };
             let verdict = self.verdict(&picks)?;
             let size = self.budgets()[Column::Bytes as usize];
             match (size, &mut budgets[Column::Bytes as usize]) {
@@ -254,7 +254,21 @@ impl Search<'_> {
                 _ => return Ok((Some(picks), fronts)),
             }
         }
-        Ok((None, fronts))
+        Ok((self.kept(), fronts))
+    }
+
+    /// Of everything that was tried, the most accurate that keeps every budget, measured sizes and all.
+    fn kept(&self) -> Option<Vec<usize>> {
+        let budgets = self.budgets();
+        let keeps = |picks: &[usize], verdict: &Verdict| {
+            let mut costs = self.choice.problem.costs(picks);
+            costs[Column::Bytes as usize] = verdict.bytes as f64;
+            let within = |(cost, budget): (&f64, &Option<f64>)| budget.is_none_or(|budget| *cost <= budget);
+            costs.iter().zip(&budgets).all(within) && self.accurate(verdict)
+        };
+        let kept = self.tried.iter().filter(|(picks, verdict)| keeps(picks, verdict));
+        let best = kept.min_by(|a, b| a.1.score.noise.total_cmp(&b.1.score.noise));
+        best.map(|(picks, _)| picks.clone())
     }
 
     /// The most accurate within the costs.
@@ -274,7 +288,16 @@ impl Search<'_> {
                 notes.push("no limit on size was given: at most 1.1 x the size of the uniform plan".into());
             }
         }
-        match solve(&self.choice.problem, Column::Loss, &within, Effort::default()) {
+        let mut solved = solve(&self.choice.problem, Column::Loss, &within, Effort::default());
+        if matches!(solved, Err(AssignError::Infeasible { .. })) && within != *budgets {
+            let note = "what was asked for needs more work than that: no limit on work then".to_string();
+            if !notes.contains(&note) {
+                notes.push(note);
+            }
+            within = *budgets;
+            solved = solve(&self.choice.problem, Column::Loss, &within, Effort::default());
+        }
+        match solved {
             Ok(found) => {
                 let verdict = self.verdict(&found.picks)?;
                 let (uniform, full) =
