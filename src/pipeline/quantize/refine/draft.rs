@@ -24,6 +24,8 @@ pub struct Draft {
     pub ranges: BTreeMap<String, (f32, f32)>,
     /// What follows.
     pub plan: QuantPlan,
+    /// The plan was given, and does not follow from the options.
+    given: bool,
 }
 
 impl Draft {
@@ -33,14 +35,14 @@ impl Draft {
     /// A rule of the options that fits nothing; calibration saw nothing of a value that no operator asks for: the table is
     /// of another model.
     pub fn new(model: Model, sketches: &Sketches, options: &QuantizeOptions) -> Result<Draft> {
-        let mut draft = Draft::of_plan(model, QuantPlan::default());
+        let mut draft = Draft { given: false, ..Draft::of_plan(model, QuantPlan::default()) };
         draft.replan(sketches, options)?;
         Ok(draft)
     }
 
     /// A draft that follows a given plan.
     pub fn of_plan(model: Model, plan: QuantPlan) -> Draft {
-        Draft { model, overrides: BTreeMap::new(), ranges: BTreeMap::new(), plan }
+        Draft { model, overrides: BTreeMap::new(), ranges: BTreeMap::new(), plan, given: true }
     }
 
     /// Makes the plan again, after a change of the model, the overrides or the ranges.
@@ -93,8 +95,19 @@ impl Draft {
     pub fn with_model(&self, model: Model, options: &QuantizeOptions) -> Result<Draft> {
         let mut draft = Draft { model, ..self.clone() };
         let plan = draft.chosen(options)?;
-        let (values, conversions) = (self.plan.values.clone(), self.plan.conversions.clone());
-        draft.plan = QuantPlan { values, conversions, ..plan };
+        if self.given {
+            // Of what the options would choose, only the places of biases that the given plan could not know.
+            let graph = self.model.main();
+            let rounded = |key: &String| {
+                let op = self.plan.ops.get(key).is_some_and(|op| op.precision.is_static());
+                op && self.plan.weights.contains_key(key)
+            };
+            let new = plan.biases.into_iter().filter(|(_, bias)| graph.find(&bias.value).is_none());
+            draft.plan.biases.extend(new.filter(|(key, _)| rounded(key)));
+        } else {
+            let (values, conversions) = (self.plan.values.clone(), self.plan.conversions.clone());
+            draft.plan = QuantPlan { values, conversions, ..plan };
+        }
         leave_room(&mut draft.plan, &draft.model);
         Ok(draft)
     }
