@@ -10,6 +10,7 @@ use chain::{Trouble, Waves, chain};
 use ir::Model;
 use onnxq::QuantizeOptions;
 use onnxq::data::Source;
+use onnxq::pipeline::quantize::quantize;
 use onnxq::pipeline::sensitivity::auto::{Asked, AutoOptions, Found, auto};
 use onnxq::pipeline::sensitivity::costs::Limit;
 use onnxq::pipeline::sensitivity::damage::spearman;
@@ -77,12 +78,24 @@ fn parts_join_and_runs_resume() {
 }
 
 fn search(model: &Model, source: &dyn Source, asked: Asked) -> Found {
-    search_among(model, source, asked, &[Precision::Int8, Precision::W8, Precision::W4, Precision::Fp16])
+    let precisions = vec![Precision::Int8, Precision::W8, Precision::W4, Precision::Fp16];
+    let how = AutoOptions { asked, precisions, labels: BTreeMap::new(), costs: None };
+    auto(model.clone(), source, &options(), &how, &mut |_, _, _| {}).unwrap()
 }
 
-fn search_among(model: &Model, source: &dyn Source, asked: Asked, precisions: &[Precision]) -> Found {
-    let how = AutoOptions { asked, precisions: precisions.to_vec(), labels: BTreeMap::new(), costs: None };
-    auto(model.clone(), source, &options(), &how, &mut |_, _, _| {}).unwrap()
+/// The file is of the plan that was found, whatever accuracy passes do to its biases.
+#[test]
+fn what_was_found_is_what_is_written() {
+    let (model, source) = (chain(8, 8, 12, Trouble::Outlier(3, 300.0)), waves(20));
+    let found = search(&model, &source, Asked { sqnr: Some(("30".into(), 30.0)), ..Asked::default() });
+    let plan = found.plan.expect("a plan");
+    assert!(plan.ops.values().any(|op| op.macs > 0 && op.precision != Precision::Int8), "a mix");
+    let options = QuantizeOptions { plan: Some(plan.clone()), table: Some(found.table), ..options() };
+    let made = quantize(model, Some(&source), &options, &mut |_, _, _| {}).unwrap();
+    for (key, op) in &plan.ops {
+        assert_eq!(made.plan.ops[key].precision, op.precision, "{key}");
+    }
+    assert_eq!(made.plan.weights, plan.weights);
 }
 
 #[test]
@@ -99,7 +112,7 @@ fn budgets_hold_or_the_nearest_is_named() {
             sqnr: (draw() < 0.5).then(|| 15.0 + 40.0 * draw()).map(|least| (format!("{least:.1}"), least)),
             ..Asked::default()
         };
-        let found = search_among(&model, &source, asked.clone(), &[Precision::Int8, Precision::W8]);
+        let found = search(&model, &source, asked.clone());
         match &found.plan {
             Some(_) => {
                 kept += 1;
@@ -206,4 +219,10 @@ fn weights_come_in_four_sizes() {
     assert!((bytes(Precision::W4) - 4_608.0 - 288.0 * 4.5).abs() < 1_500.0, "{}", bytes(Precision::W4));
     assert!(db(Precision::W4) + 10.0 < db(Precision::W8), "{} {}", db(Precision::W4), db(Precision::W8));
     assert!(db(Precision::W8) + 10.0 < db(Precision::Fp16), "{} {}", db(Precision::W8), db(Precision::Fp16));
+    // A size that only four bits reach.
+    let asked = Asked { size: Some(("0.22x".into(), Limit::Times(0.22))), ..Asked::default() };
+    let found = search(&model, &source, asked);
+    assert!(found.budgets.iter().all(|budget| budget.met), "{:?}", found.budgets);
+    let plan = found.plan.expect("a plan");
+    assert!(plan.ops.values().any(|op| op.precision == Precision::W4));
 }

@@ -41,7 +41,7 @@ pub struct AutoArgs {
     #[arg(long, value_name = "DROP", requires = "auto")]
     pub max_drop: Option<String>,
     /// Candidate precisions beside float
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_values = ["int8", "w8"])]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_values = ["int8", "a16w8", "w8", "w4", "fp16"])]
     pub precisions: Vec<String>,
     /// Times of every layer, from `onnxq measure-costs` (CSV)
     #[arg(long, value_name = "FILE")]

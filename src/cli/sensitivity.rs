@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long, default_value = "auto")]
     method: String,
     /// Candidate precisions
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_values = ["int8", "w8"])]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_values = ["int8", "a16w8", "w8", "w4", "fp16"])]
     precisions: Vec<String>,
     /// One scale a weight instead of one a channel
     #[arg(long)]
