@@ -6,6 +6,7 @@ repository but results/NAME.md, with --save.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -369,6 +370,21 @@ def report(name: str, title: str, text: str, save: bool, packages: Sequence[str]
         made = f"Made by `compare/{Path(sys.argv[0]).name}` with {versions(*packages)} on {cpu_name()}"
         (HERE / "results").mkdir(exist_ok=True)
         (HERE / "results" / f"{name}.md").write_text(f"# {title}\n\n{made}, {os.cpu_count()} cores.\n\n{text}\n")
+
+
+def slices(name: str, program: Path, rows: list[dict], keys: Sequence[str]) -> list[dict]:
+    """These rows and those of earlier calls (`--only`) with the same program, which the cache keeps: a long table is made in
+    slices."""
+    digest = hashlib.sha256(program.read_bytes()).hexdigest()
+    path = CACHE / "slices" / f"{name}.json"
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    earlier = kept.get("rows", []) if kept.get("program") == digest else []
+    of = lambda row: [row[key] for key in keys]  # noqa: E731
+    new = [of(row) for row in rows]
+    rows = sorted([row for row in earlier if of(row) not in new] + rows, key=of)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"program": digest, "rows": rows}))
+    return rows
 
 
 def progress(text: str) -> None:

@@ -220,21 +220,15 @@ def peer(subject: Subject, setting: str, command: Callable[[Path, Path, Path], l
     return row
 
 
+def ours_command(program: Path, model: Path, calib: Path, out: Path) -> list:
+    """The default recipe."""
+    command = [program, "quantize", model, "-o", out, "--data", calib, "--target", "ort-cpu"]
+    return [*command, "--json", f"{out}.json"]
+
+
 def ours(subject: Subject, program: Path, out: Path) -> Row:
     def command(model: Path, calib: Path, target: Path):
-        return [
-            program,
-            "quantize",
-            model,
-            "-o",
-            target,
-            "--data",
-            calib,
-            "--target",
-            "ort-cpu",
-            "--json",
-            f"{target}.json",
-        ]
+        return ours_command(program, model, calib, target)
 
     files, cost = emit(subject, command, out / subject.name)
     row = measure(subject, "onnxq", files, cost)

@@ -25,4 +25,6 @@ pub mod recipe;
 pub mod report;
 
 pub use api::{Samples, quantize};
-pub use pipeline::quantize::QuantizeOptions;
+pub use passes::quantize::Precision;
+pub use pipeline::quantize::{Format, Mode, QuantizeOptions, Quantized, Validation};
+pub use quant::range::Method;

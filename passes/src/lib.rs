@@ -20,6 +20,7 @@ mod weights;
 mod eliminate_arithmetic;
 mod eliminate_dead;
 mod eliminate_duplicates;
+mod eliminate_failing_branches;
 mod eliminate_identity;
 mod eliminate_unused;
 mod fix_shapes;

@@ -28,6 +28,7 @@ passes! {
     eliminate_arithmetic::EliminateArithmetic,
     eliminate_dead::EliminateDead,
     eliminate_duplicates::EliminateDuplicates,
+    eliminate_failing_branches::EliminateFailingBranches,
     eliminate_identity::EliminateIdentity,
     eliminate_unused::EliminateUnused,
     fix_shapes::FixShapes,

@@ -158,6 +158,11 @@ pub struct Bars {
 }
 
 impl Bars {
+    /// Some bar was stated.
+    pub fn any(&self) -> bool {
+        self.min_sqnr.is_some() || self.min_top1_agreement.is_some()
+    }
+
     /// Every output meets every bar; says which does not.
     pub fn met(&self, runtime: &str, outputs: &[Figures]) -> bool {
         let mut met = true;

@@ -155,6 +155,10 @@ pub fn run(args: &Args) -> Result<bool> {
         }
         None => print(&made, before, after),
     }
+    if made.validation.is_empty() && args.bars.any() {
+        eprintln!("bar missed: nothing was measured");
+        return Ok(false);
+    }
     Ok(made.validation.iter().all(|validation| args.bars.met(&validation.runtime, &validation.outputs)))
 }
 

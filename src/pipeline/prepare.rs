@@ -30,14 +30,21 @@ pub fn quantizable(model: Model) -> Result<Model> {
     Ok(model)
 }
 
-/// The model with its inputs of these sizes, for targets that take no others.
+/// The model with its inputs of these sizes, for targets that take no others; and whether a branch was left out that cannot
+/// run with them.
 ///
 /// # Errors
 /// A size that contradicts a declared one.
-pub fn fixed(mut model: Model, inputs: &BTreeMap<String, Vec<i64>>) -> Result<Model> {
+pub fn fixed(mut model: Model, inputs: &BTreeMap<String, Vec<i64>>) -> Result<(Model, bool)> {
     let inputs = serde_json::to_value(inputs)?;
     run(&mut model, vec![Step::Once(Spec::new("fix_shapes").with("inputs", inputs))])?;
-    Ok(model)
+    if model.graph_ids().len() == 1 {
+        return Ok((model, false));
+    }
+    // What the sizes do to a branch shows when it is folded.
+    let mut model = simplified(model)?;
+    let report = run(&mut model, vec![Step::Once(Spec::new("eliminate_failing_branches"))])?;
+    Ok((model, !report.rewrites.is_empty()))
 }
 
 /// The model simplified and nothing else: float types and constants stay as they are.

@@ -6,35 +6,11 @@ use ops::{Role, Work, scheme};
 use super::Found;
 use super::shared::{PRODUCTS, is_float, rounded_behind, type_name, weights, wrong_bias_scale};
 use super::view::{Link, Node, View, integers};
+use crate::target::ort_cpu::{ARITHMETIC, MOVEMENT};
 
-/// Operators that compute on codes and write codes.
-const ARITHMETIC: &[&str] =
-    &["Add", "Mul", "Concat", "Where", "Sigmoid", "LeakyRelu", "Softmax", "AveragePool", "GlobalAveragePool"];
-
-/// Operators around which equal roundings disappear.
-const MOVEMENT: &[&str] = &[
-    "Reshape",
-    "Transpose",
-    "Squeeze",
-    "Unsqueeze",
-    "Flatten",
-    "Slice",
-    "Expand",
-    "Tile",
-    "Gather",
-    "GatherElements",
-    "Resize",
-    "MaxPool",
-    "ReduceMax",
-    "ReduceMin",
-    "Split",
-    "DepthToSpace",
-    "SpaceToDepth",
-    "ArgMax",
-];
-
+/// Equal roundings around the operator disappear. The position of the greatest is the same among codes.
 pub(super) fn moves(name: &str) -> bool {
-    MOVEMENT.contains(&name)
+    MOVEMENT.contains(&name) || name == "ArgMax"
 }
 
 /// The operator has an integer kernel that ONNX Runtime fuses. A transposed convolution has none.

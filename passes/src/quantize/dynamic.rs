@@ -136,6 +136,9 @@ fn assign(plan: &mut QuantPlan, graph: &Graph, op: OpId, key: &str, choices: &Ch
         }
     };
     (entry.precision, entry.kernel, entry.reason) = (precision, kernel, reason);
+    if precision == Precision::Dynamic {
+        absorb(plan, candidate, key, choices);
+    }
     quantize_weights(plan, candidate, key, choices.precision, choices);
     plan.biases.remove(key);
     for weight in plan.weights.get_mut(key).into_iter().flatten() {
@@ -149,5 +152,21 @@ fn assign(plan: &mut QuantPlan, graph: &Graph, op: OpId, key: &str, choices: &Ch
         {
             weight.axis = channel;
         }
+    }
+}
+
+/// Marks the operator that the kernel of a dynamic one computes too.
+fn absorb(plan: &mut QuantPlan, product: Candidate<'_>, key: &str, choices: &Choices<'_>) {
+    let graph = product.graph;
+    let next = || {
+        let [reader] = graph.uses(graph.output(product.op, 0)?)[..] else { return None };
+        choices.target.absorbs_dynamic(product, reader.op).then_some(reader.op)
+    };
+    // Both are in one graph, so their keys begin alike.
+    let prefix = key.strip_suffix(&key_of(graph, product.op)).unwrap_or_default();
+    let next = next().map(|op| format!("{prefix}{}", key_of(graph, op)));
+    if let Some(entry) = next.and_then(|key| plan.ops.get_mut(&key)) {
+        entry.kernel = Kernel::Moves;
+        entry.reason = "absorbed by the operator before it".into();
     }
 }

@@ -2,7 +2,7 @@
 //! kernels. One file a target.
 
 pub(crate) mod openvino;
-mod ort_cpu;
+pub(crate) mod ort_cpu;
 pub(crate) mod qnn;
 mod residual;
 pub(crate) mod tensorrt;
@@ -10,7 +10,7 @@ mod tract;
 
 use ir::{Graph, OpId, ValueId};
 use ops::{Role, Scheme};
-use quant::Grid;
+use quant::{CodeType, Grid, Span};
 
 use crate::quantize::{Kernel, Precision};
 
@@ -89,22 +89,37 @@ pub trait Target: Sync {
     fn activation_grid(&self) -> Grid;
 
     /// The grid of 8-bit weights.
-    fn weight_grid(&self) -> Grid;
+    fn weight_grid(&self) -> Grid {
+        Grid::symmetric(CodeType::I8).with_span(Span::Narrow)
+    }
 
-    /// The axis along which the weight in this slot may have a scale an index, given the axis of its output channels.
-    fn weight_axis(&self, candidate: Candidate<'_>, slot: usize, channel: Option<usize>) -> Option<usize>;
+    /// The axis along which the weight in this slot may have a scale an index, given the axis of its output channels. A
+    /// constant on the left of a matrix product has one scale: kernels scale the columns of their result, and importers that
+    /// fuse its scales all the same fail or compute something else.
+    fn weight_axis(&self, candidate: Candidate<'_>, slot: usize, channel: Option<usize>) -> Option<usize> {
+        match candidate.onnx_name()? {
+            "MatMul" if slot == 0 => None,
+            _ => channel,
+        }
+    }
 
     /// What the target makes of the operator between quantized values.
     fn support(&self, candidate: Candidate<'_>) -> Support;
 
     /// The activation function may stand between a product and the rounding of the product's output.
-    fn absorbs(&self, product: Candidate<'_>, activation: OpId) -> bool;
+    fn absorbs(&self, _product: Candidate<'_>, _activation: OpId) -> bool {
+        false
+    }
 
     /// The bias is stored as int32 with the product of the scales; otherwise it stays float.
-    fn quantizes_bias(&self) -> bool;
+    fn quantizes_bias(&self) -> bool {
+        false
+    }
 
     /// All inputs and outputs of such an operator must share one scale.
-    fn unifies(&self, candidate: Candidate<'_>) -> bool;
+    fn unifies(&self, _candidate: Candidate<'_>) -> bool {
+        false
+    }
 
     /// Input `slot` of a quantized operator is rounded. Where the target fuses the producer of an input into the
     /// operator, rounding that input would break the fusion.
@@ -153,6 +168,11 @@ pub trait Target: Sync {
     /// Forms in which the target reads weights of layers that compute in float.
     fn stores(&self) -> &'static [Precision] {
         &[Precision::W8]
+    }
+
+    /// The operator that alone reads a product whose data are rounded when it runs is computed by the same kernel.
+    fn absorbs_dynamic(&self, _product: Candidate<'_>, _next: OpId) -> bool {
+        false
     }
 
     /// Rows of a constant table may be gathered as codes and scaled behind; otherwise the table is dequantized before.

@@ -7,7 +7,7 @@
 
 use ir::{Graph, OpId};
 use ops::Work;
-use quant::{CodeType, Grid, Span};
+use quant::{CodeType, Grid};
 
 use super::{Candidate, Dynamic, Support, Target};
 use crate::quantize::{Kernel, Precision};
@@ -78,17 +78,6 @@ impl Target for OpenVino {
         Grid::asymmetric(CodeType::U8)
     }
 
-    fn weight_grid(&self) -> Grid {
-        Grid::symmetric(CodeType::I8).with_span(Span::Narrow)
-    }
-
-    fn weight_axis(&self, candidate: Candidate<'_>, slot: usize, channel: Option<usize>) -> Option<usize> {
-        match candidate.onnx_name()? {
-            "MatMul" if slot == 0 => None,
-            _ => channel,
-        }
-    }
-
     fn support(&self, candidate: Candidate<'_>) -> Support {
         let Some(name) = candidate.onnx_name() else {
             return Support::Float("no integer kernel for other domains");
@@ -139,10 +128,6 @@ impl Target for OpenVino {
 
     fn stores(&self) -> &'static [Precision] {
         &[Precision::Fp16, Precision::W8, Precision::W4]
-    }
-
-    fn quantizes_bias(&self) -> bool {
-        false
     }
 
     fn unifies(&self, candidate: Candidate<'_>) -> bool {

@@ -6,7 +6,7 @@
 
 use ir::{Graph, Op, OpId, Place, Slot, ValueId};
 use ops::Work;
-use quant::{CodeType, Grid, Span};
+use quant::{CodeType, Grid};
 
 use super::{Candidate, Dynamic, Support, Target};
 use crate::quantize::Precision;
@@ -16,11 +16,11 @@ use crate::quantize::Precision;
 pub struct OrtCpu;
 
 /// Operators that have a kernel on codes and write codes.
-const ARITHMETIC: &[&str] =
+pub(crate) const ARITHMETIC: &[&str] =
     &["Add", "Mul", "Concat", "Where", "Sigmoid", "LeakyRelu", "Softmax", "AveragePool", "GlobalAveragePool"];
 
 /// Operators around which the rounding is dropped when input and output share a scale.
-const MOVEMENT: &[&str] = &[
+pub(crate) const MOVEMENT: &[&str] = &[
     "Reshape",
     "Transpose",
     "Squeeze",
@@ -69,6 +69,23 @@ fn lift_bias(graph: &mut Graph, op: OpId) {
     graph.remove_value(bias);
 }
 
+/// Writes the addition of two computed matrices, one of them a product, as a sum: only of an addition is a Gemm made.
+fn sum_up(graph: &mut Graph, op: OpId) {
+    let found = |graph: &Graph| -> Option<OpId> {
+        let product = graph.output(op, 0)?;
+        let [reader] = graph.uses(product)[..] else { return None };
+        let both_computed = || {
+            let inputs = graph.op_inputs(reader.op);
+            inputs.into_iter().all(|value| value.is_some_and(|value| graph.constant(value).is_none()))
+        };
+        let matrix = graph.value(product).shape()?.rank() == 2;
+        (matrix && graph.op(reader.op).kind.is("Add") && both_computed()).then_some(reader.op)
+    };
+    if let Some(add) = found(graph) {
+        graph.op_mut(add).kind = ir::OpKind::new("", "Sum");
+    }
+}
+
 /// Puts a copy between the rounded data and an operator that stays float, if its output is rounded too.
 fn shield(graph: &mut Graph, op: OpId) {
     let rounded = |graph: &Graph| -> Option<ValueId> {
@@ -115,19 +132,6 @@ impl Target for OrtCpu {
 
     fn activation_grid(&self) -> Grid {
         Grid::asymmetric(CodeType::U8)
-    }
-
-    fn weight_grid(&self) -> Grid {
-        Grid::symmetric(CodeType::I8).with_span(Span::Narrow)
-    }
-
-    fn weight_axis(&self, candidate: Candidate<'_>, slot: usize, channel: Option<usize>) -> Option<usize> {
-        // Scales along the summed axis, and a constant on the left of a matrix product, are fused and then fail or are
-        // computed wrong: one scale there.
-        match candidate.onnx_name()? {
-            "MatMul" if slot == 0 => None,
-            _ => channel,
-        }
     }
 
     fn support(&self, candidate: Candidate<'_>) -> Support {
@@ -180,16 +184,27 @@ impl Target for OrtCpu {
         }
     }
 
-    /// A product of matrices and the addition of a vector behind it would be merged into a float Gemm before quantization is
-    /// looked at; not so if the vector has the rank of the product. And a convolution whose weight is float between rounded
+    /// A product of matrices and the addition behind it would be merged into a float Gemm before quantization is looked at; not
+    /// so if an added vector has the rank of the product, or if what is computed and added is summed up instead. And a convolution whose weight is float between rounded
     /// values would have that weight rounded to one scale as it is loaded; not so behind a Max of one operand, which copies.
     fn keep_form(&self, graph: &mut Graph, op: OpId, quantized: bool) {
         let kind = graph.op(op).kind.clone();
         if quantized && kind.is("MatMul") {
             lift_bias(graph, op);
+            sum_up(graph, op);
         } else if !quantized && (kind.is("Conv") || kind.is("ConvTranspose") || kind.is("Gemm")) {
             shield(graph, op);
         }
+    }
+
+    /// A vector that is added to a product of matrices is the bias of the kernel that rounds at run time.
+    fn absorbs_dynamic(&self, product: Candidate<'_>, next: OpId) -> bool {
+        let Candidate { graph, op, .. } = product;
+        let vector = |value: ValueId| graph.constant(value).is_some_and(|tensor| tensor.rank() == 1);
+        product.onnx_name() == Some("MatMul")
+            && graph.op(next).kind.is("Add")
+            && graph.op_inputs(next).into_iter().flatten().any(vector)
+            && graph.output(op, 0).is_some_and(|value| graph.use_count(value) == 1 && !graph.is_output(value))
     }
 
     fn gathers_codes(&self) -> bool {
@@ -206,9 +221,5 @@ impl Target for OrtCpu {
 
     fn quantizes_bias(&self) -> bool {
         true
-    }
-
-    fn unifies(&self, _: Candidate<'_>) -> bool {
-        false
     }
 }

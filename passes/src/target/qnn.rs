@@ -5,7 +5,7 @@
 //! only for convolutions; all shapes static; ranges no narrower than 1e-4.
 
 use ir::{DType, Graph, OpId, ValueId};
-use quant::{CodeType, Grid, Span};
+use quant::{CodeType, Grid};
 
 use super::{Candidate, Dynamic, Support, Target};
 use crate::quantize::{Kernel, Precision};
@@ -47,10 +47,6 @@ impl Target for Qnn {
 
     fn activation_grid(&self) -> Grid {
         Grid::asymmetric(CodeType::U8)
-    }
-
-    fn weight_grid(&self) -> Grid {
-        Grid::symmetric(CodeType::I8).with_span(Span::Narrow)
     }
 
     fn weight_axis(&self, candidate: Candidate<'_>, _: usize, channel: Option<usize>) -> Option<usize> {
@@ -103,10 +99,6 @@ impl Target for Qnn {
 
     fn quantizes_bias(&self) -> bool {
         true
-    }
-
-    fn unifies(&self, _: Candidate<'_>) -> bool {
-        false
     }
 
     /// Nothing is rounded beside a cast: it takes and gives the floats of its neighbours.

@@ -8,7 +8,7 @@
 //! Convolutions and products too small for the tensor cores stay float. The rules are those of NVIDIA's own quantizer.
 
 use ir::{Graph, OpId};
-use quant::{CodeType, Grid, Span};
+use quant::{CodeType, Grid};
 
 use super::residual::{backbone, skip_slot};
 use super::{Candidate, Dynamic, Support, Target};
@@ -153,17 +153,6 @@ impl Target for TensorRt {
         Grid::symmetric(CodeType::I8)
     }
 
-    fn weight_grid(&self) -> Grid {
-        Grid::symmetric(CodeType::I8).with_span(Span::Narrow)
-    }
-
-    fn weight_axis(&self, candidate: Candidate<'_>, slot: usize, channel: Option<usize>) -> Option<usize> {
-        match candidate.onnx_name()? {
-            "MatMul" if slot == 0 => None,
-            _ => channel,
-        }
-    }
-
     fn support(&self, candidate: Candidate<'_>) -> Support {
         let Candidate { graph, op, .. } = candidate;
         let Some(name) = candidate.onnx_name() else {
@@ -209,10 +198,6 @@ impl Target for TensorRt {
             Precision::A16w8 => Kernel::Fails,
             _ => Kernel::Float,
         }
-    }
-
-    fn quantizes_bias(&self) -> bool {
-        false
     }
 
     fn unifies(&self, candidate: Candidate<'_>) -> bool {

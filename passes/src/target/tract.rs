@@ -4,8 +4,7 @@
 //! weights of products are rounded: its optimizer rewrites Q/DQ around a softmax into something else, and every rounding
 //! costs time. Scales are float32 constants, codes int8.
 
-use ir::OpId;
-use quant::{CodeType, Grid, Span};
+use quant::{CodeType, Grid};
 
 use super::{Candidate, Dynamic, Support, Target};
 use crate::quantize::{Kernel, Precision};
@@ -27,10 +26,6 @@ impl Target for Tract {
         Grid::asymmetric(CodeType::I8)
     }
 
-    fn weight_grid(&self) -> Grid {
-        Grid::symmetric(CodeType::I8).with_span(Span::Narrow)
-    }
-
     fn weight_axis(&self, _: Candidate<'_>, _: usize, channel: Option<usize>) -> Option<usize> {
         channel
     }
@@ -45,10 +40,6 @@ impl Target for Tract {
         }
     }
 
-    fn absorbs(&self, _: Candidate<'_>, _: OpId) -> bool {
-        false
-    }
-
     fn dynamic(&self, candidate: Candidate<'_>) -> Dynamic {
         match candidate.onnx_name() {
             Some("MatMul" | "Gemm" | "Conv" | "ConvTranspose" | "Gather") => {
@@ -56,14 +47,6 @@ impl Target for Tract {
             }
             _ => Dynamic::Float("tract wants the weights of recurrent layers in float"),
         }
-    }
-
-    fn quantizes_bias(&self) -> bool {
-        false
-    }
-
-    fn unifies(&self, _: Candidate<'_>) -> bool {
-        false
     }
 
     /// Its reader has codes of 8 bits only.

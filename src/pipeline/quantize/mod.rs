@@ -257,7 +257,17 @@ pub fn quantize<'a>(
         Mode::WeightOnly => anyhow::bail!("weights alone are quantized without a plan"),
     };
     model.settle();
-    let validation = if job.judged.is_empty() { Vec::new() } else { validate::validate(&mut job, &model)? };
+    let validation = match job.judged.is_empty() {
+        true => Vec::new(),
+        // What needs no data to be made is made, whatever the runtimes at hand can run.
+        false => match (validate::validate(&mut job, &model), options.mode) {
+            (Err(error), Mode::Dynamic) => {
+                job.notes.push(format!("NOT MEASURED: {error:#}"));
+                Vec::new()
+            }
+            (measured, _) => measured?,
+        },
+    };
     let table = job.table;
     let mut notes = job.notes;
     if options.integer_io {
@@ -317,7 +327,11 @@ fn fix_sizes<'a>(
             source.len()
         ));
     }
-    Ok((fixed(model, &sizes)?, Some(Chosen { source, samples: same })))
+    let (model, left_out) = fixed(model, &sizes)?;
+    if left_out {
+        notes.push("a branch that cannot run with these sizes was left out".into());
+    }
+    Ok((model, Some(Chosen { source, samples: same })))
 }
 
 /// Some samples of a source.

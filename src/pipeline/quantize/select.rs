@@ -113,7 +113,10 @@ pub fn adjust(plan: &mut QuantPlan, model: &Model, options: &QuantizeOptions) ->
             }
         }
         let graph = model.main();
-        for weight in plan.weights.values_mut().flatten().filter(|weight| glob.is_match(&weight.value)) {
+        let places = places(model);
+        let weights =
+            plan.weights.iter_mut().flat_map(|(key, list)| list.iter_mut().map(move |weight| (key, weight)));
+        for (key, weight) in weights.filter(|(_, weight)| glob.is_match(&weight.value)) {
             matched += 1;
             if rule.range.is_some() || rule.scale.is_some() || rule.method.is_some() {
                 bail!(
@@ -129,6 +132,20 @@ pub fn adjust(plan: &mut QuantPlan, model: &Model, options: &QuantizeOptions) ->
                 if axis >= rank {
                     bail!(
                         "the rule for tensor {:?}: {:?} has no axis {axis}, its rank is {rank}",
+                        rule.pattern,
+                        weight.value
+                    );
+                }
+                let channels = places.get(key).and_then(|&(graph, op)| {
+                    match ops::scheme(model.graph(graph), op)?.input(weight.slot) {
+                        ops::Role::Weight { channel, .. } => channel,
+                        _ => None,
+                    }
+                });
+                if channels != Some(axis) {
+                    let own = channels.map_or("has none".into(), |axis| format!("are axis {axis}"));
+                    bail!(
+                        "the rule for tensor {:?}: scales of {:?} cannot differ along axis {axis}: they lie along the output channels of {key:?}, which {own}",
                         rule.pattern,
                         weight.value
                     );
