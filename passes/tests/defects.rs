@@ -254,7 +254,8 @@ fn d8_an_odd_number_of_blocks() {
     let spec = Spec::int4(128);
     for made in [rtn(&weight, &spec).unwrap(), rtn_search(&weight, &spec, None).unwrap()] {
         assert_eq!(made.scales.len(), rows * 7);
-        let share = made.squared_error(&weight, None).unwrap() / quant::weight::squared(&weight).unwrap();
+        let power: f64 = data.iter().map(|&number| f64::from(number) * f64::from(number)).sum();
+        let share = made.squared_error(&weight, None).unwrap() / power;
         // Steps of a seventh of the range of 128 numbers of a bell curve (5.3): 1.0 %.
         assert!(share < 0.02, "{share}");
         let packed = quant::layout::nbits::pack(&made).unwrap();
