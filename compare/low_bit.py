@@ -84,7 +84,6 @@ class Ours:
     def __call__(self, s: Setting, out: Path) -> float | None:
         report = out.with_suffix(".json")
         command = [self.program, "quantize", s.model, "--mode", "weight-only", "-o", out, "--json", report]
-        if {"gptq", "awq", "awq+gptq", "int8-outliers", "--write-imatrix"} & set(self.arguments):
             command += ["--data", s.calibration]
         run([*command, *self.arguments])
         return json.loads(report.read_text())["bits_per_weight"]
@@ -98,12 +97,6 @@ def ours(program: Path, bits: int, block: int) -> Iterator[tuple[str, Ours]]:
     if (bits, block) == (4, 32):
         yield "onnxq rtn-search, symmetric", Ours(program, ["--weight-method", "rtn-search", "--symmetric", *size])
         yield "onnxq rtn-search, as the program comes", Ours(program, [])
-        free = ["--embedding-bits", "float"]
-        yield "onnxq rtn-search, scales of 8 bits", Ours(program, ["--scale-bits", "8", *size])
-        yield "onnxq rtn-search, --target-bpw 4.6", Ours(program, ["--target-bpw", "4.6", *free])
-        yield "onnxq gptq, --target-bpw 4.6", Ours(program, ["--weight-method", "gptq", "--target-bpw", "4.6", *free])
-        yield "onnxq kquant, --mix q4_k_m", Ours(program, ["--weight-method", "kquant", "--mix", "q4_k_m", *free])
-        yield "onnxq int8-outliers", Ours(program, ["--weight-method", "int8-outliers", *free])
         yield "onnxq kquant (Q4_K, two terms)", Ours(program, ["--weight-method", "kquant", *size])
     if bits == 4:
         yield "onnxq nf4", Ours(program, ["--weight-method", "nf4", *size])
