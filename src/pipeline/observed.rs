@@ -91,8 +91,8 @@ mod tests {
     use super::*;
 
     const MODEL: &str = r#"<ir_version: 8, opset_import: ["" : 18]>
-g (float[1,3,8,8] x) => (float[1,9,8,8] y)
-<float[4,3,1,1] w = {0.5, -1, 2, 1, 1, 1, -2, 0, 1, 3, 1, -1}, float[1,1,8,8] c>
+g (float[1,3,1,2] x) => (float[1,9,1,2] y, float[1,7,1,2] pair)
+<float[4,3,1,1] w = {0.5, -1, 2, 1, 1, 1, -2, 0, 1, 3, 1, -1}, float[1,1,1,2] c = {1, 2}>
 {
   conv = Conv(x, w)
   relu = Relu(conv)
