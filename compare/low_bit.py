@@ -84,6 +84,7 @@ class Ours:
     def __call__(self, s: Setting, out: Path) -> float | None:
         report = out.with_suffix(".json")
         command = [self.program, "quantize", s.model, "--mode", "weight-only", "-o", out, "--json", report]
+        if {"gptq", "awq", "awq+gptq"} & set(self.arguments):
             command += ["--data", s.calibration]
         run([*command, *self.arguments])
         return json.loads(report.read_text())["bits_per_weight"]
