@@ -138,6 +138,45 @@ fn names_of_files_are_taken_as_they_are() {
 }
 
 #[test]
+fn sequences_are_known_item_by_item() {
+    check(
+        "(float[2, 3] x, float[5, 3] z, int64 at, float[7] v) => (float[] y)",
+        "one = Constant <value_int = 1> ()
+         last = Constant <value_int = -1> ()
+         e = SequenceEmpty ()
+         s = SequenceInsert (e, x)
+         t = SequenceInsert (s, z)
+         first = SequenceInsert (t, v, one)
+         a = SequenceAt (first, one)
+         b = SequenceAt (first, last)
+         c = SequenceAt (first, at)
+         n = SequenceLength (first)
+         axes = Constant <value_ints = [0]> ()
+         n1 = Unsqueeze (n, axes)
+         d = ConstantOfShape (n1)
+         j = ConcatFromSequence <axis = 0> (t)
+         erased = SequenceErase (first, one)
+         k = ConcatFromSequence <axis = 0> (erased)
+         three = Constant <value_int = 3> ()
+         parts = SplitToSequence <axis = 0> (v, three)
+         p = SequenceAt (parts, last)
+         unsure = SequenceInsert (t, v, at)
+         u = SequenceAt (unsure, one)
+         y = Identity (a)",
+        &[
+            ("a", "float [7]"),
+            ("b", "float [5, 3]"),
+            ("c", "float of unknown rank"),
+            ("d", "float [3]"),
+            ("j", "float [7, 3]"),
+            ("k", "float [7, 3]"),
+            ("p", "float [1]"),
+            ("u", "float of unknown rank"),
+        ],
+    );
+}
+
+#[test]
 fn branches_agree_or_are_forgotten() {
     check(
         "(bool c, float[n, 3] x, float[m, 3] z) => (float[] y)",

@@ -50,7 +50,11 @@ impl Pass for FixShapes {
         let mut overwrites = false;
         for (name, wanted) in &self.inputs {
             let value = model.main().find(name).filter(|&v| model.main().value(v).role() == Role::Input);
-            let value = value.ok_or_else(|| failed(format!("there is no input {name:?}")))?;
+            let value = value.ok_or_else(|| {
+                let graph = model.main();
+                let names: Vec<&str> = graph.inputs().iter().map(|&v| &**graph.value(v).name()).collect();
+                failed(format!("there is no input {name:?}; there are {}", names.join(", ")))
+            })?;
             let shape = fixed(model, value, wanted, &mut sizes).map_err(failed)?;
             let old = model.main().value(value).shape();
             let changed = |(old, new): (&Dim, &Dim)| matches!(old, Dim::Known(_)) && old != new;
@@ -59,7 +63,13 @@ impl Pass for FixShapes {
         }
         let known: Vec<Arc<str>> = model.main().inputs().iter().flat_map(|&v| symbols(model, v)).collect();
         if let Some(name) = self.dims.keys().find(|name| !known.iter().any(|known| **known == ***name)) {
-            return Err(failed(format!("no input has a dimension {name:?}; there are {known:?}")));
+            let mut names: Vec<&str> = known.iter().map(|name| &**name).collect();
+            names.dedup();
+            let there = match names.as_slice() {
+                [] => "none has a name: give the shape of an input instead".to_string(),
+                names => format!("there are {}", names.join(", ")),
+            };
+            return Err(failed(format!("no input has a dimension {name:?}; {there}")));
         }
         if let Some((name, size)) = sizes.iter().find(|(_, size)| **size < 0) {
             return Err(failed(format!("{name:?} cannot be {size}")));

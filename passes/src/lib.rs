@@ -11,6 +11,7 @@ pub mod check;
 pub mod correct_bias;
 pub mod driver;
 mod forms;
+mod narrow;
 mod numbers;
 mod pattern;
 pub mod preset;

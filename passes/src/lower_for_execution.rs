@@ -21,14 +21,14 @@
 mod bodies;
 mod codes;
 mod dynamic;
-mod narrow;
 mod pairs;
 mod weights;
 
-use ir::Model;
+use ir::{Location, Model};
 use serde::Deserialize;
 
 use crate::driver::{Changes, Cx, Pass, PassError, Rule, apply_rules};
+use crate::narrow;
 use crate::normalize::lift_constants;
 
 /// No options.
@@ -54,7 +54,10 @@ impl Pass for LowerForExecution {
         add(&mut changes, apply_rules(self.name(), &rules, model, cx)?);
         pairs::lower(model, cx, &mut changes);
         // Last: the folded weights are among what is widened.
-        narrow::widen(model, cx, &mut changes);
+        if narrow::is_in(model) && cx.spend("widen", Location::graph(model.main())) {
+            narrow::widen(model);
+            changes.count("widen");
+        }
         if !changes.is_empty() {
             for id in model.graph_ids() {
                 // A circle is the verifier's to report.

@@ -104,8 +104,10 @@ pub fn make(spec: &Spec) -> Result<Box<dyn Pass>, PassError> {
 }
 
 /// The pass whose name differs least, if it differs little.
-fn nearest(name: &str) -> Option<&'static str> {
-    let scored = PASSES.iter().map(|entry| (distance(name, entry.name), entry.name));
+pub fn nearest(name: &str) -> Option<&'static str> {
+    // The preset is called like a pass where passes are listed.
+    let names = PASSES.iter().map(|entry| entry.name).chain(["simplify"]);
+    let scored = names.map(|known| (distance(name, known), known));
     scored.min().filter(|&(distance, found)| distance <= found.len() / 3).map(|(_, found)| found)
 }
 

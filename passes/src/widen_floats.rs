@@ -8,18 +8,16 @@
 //! Weights that are quantized afterwards do not grow; the rest doubles. Nothing is rounded that was not rounded before, so
 //! results are at least as exact, and what overflowed float16 stays finite.
 
-use ir::{AttrValue, DType, GraphId, Location, Model, Op, Place, Role, Tensor, Type, TypeKind, ValueId};
+use ir::{DType, Location, Model, Op, Place, Role, Type, ValueId};
 use serde::Deserialize;
 
 use crate::driver::{Changes, Cx, Pass, PassError};
+use crate::narrow;
 
 /// No options.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WidenFloats {}
-
-/// Attributes that hold the code of an element type.
-const TYPES: &[&str] = &["to", "dtype", "output_dtype", "stash_type", "softmax_precision"];
 
 impl Pass for WidenFloats {
     fn name(&self) -> &'static str {
@@ -28,26 +26,23 @@ impl Pass for WidenFloats {
 
     fn run(&self, model: &mut Model, cx: &mut Cx) -> Result<Changes, PassError> {
         let mut changes = Changes::default();
-        let graphs = model.graph_ids();
-        if !graphs.iter().any(|&id| holds_narrow(model, id))
-            || !cx.spend("widen", Location::graph(model.main()))
-        {
+        if !narrow::is_in(model) || !cx.spend("widen", Location::graph(model.main())) {
             return Ok(changes);
         }
         let main = model.main();
-        let narrow = |value: ValueId| main.value(value).dtype().filter(|&d| is_narrow(d)).map(|d| (value, d));
-        let inputs: Vec<(ValueId, DType)> = main.inputs().iter().filter_map(|&value| narrow(value)).collect();
+        let held = |value: ValueId| {
+            main.value(value).dtype().filter(|&dtype| narrow::is_narrow(dtype)).map(|dtype| (value, dtype))
+        };
+        let inputs: Vec<(ValueId, DType)> = main.inputs().iter().filter_map(|&value| held(value)).collect();
         let outputs: Vec<(usize, ValueId, DType)> = main
             .outputs()
             .iter()
             .enumerate()
-            .filter_map(|(at, &value)| narrow(value).map(|(value, dtype)| (at, value, dtype)))
+            .filter_map(|(at, &value)| held(value).map(|(value, dtype)| (at, value, dtype)))
             // An input that is an output has its type already.
             .filter(|(_, value, _)| main.value(*value).role() == Role::Computed)
             .collect();
-        for id in graphs {
-            widen_graph(model, id);
-        }
+        narrow::widen(model);
         for (value, dtype) in inputs {
             restore_input(model, value, dtype);
         }
@@ -58,71 +53,6 @@ impl Pass for WidenFloats {
         changes.count("widen");
         Ok(changes)
     }
-}
-
-fn is_narrow(dtype: DType) -> bool {
-    matches!(dtype, DType::F16 | DType::BF16)
-}
-
-fn holds_narrow(model: &Model, id: GraphId) -> bool {
-    let graph = model.graph(id);
-    let held = graph.values().any(|value| {
-        let value = graph.value(value);
-        value.dtype().is_some_and(is_narrow)
-            || value.data.as_ref().is_some_and(|data| is_narrow(data.dtype()))
-    });
-    let tensor =
-        |attr: &ir::Attr| matches!(&attr.value, AttrValue::Tensor(tensor) if is_narrow(tensor.dtype()));
-    held || graph.ops().into_iter().any(|op| graph.op(op).attrs.iter().any(tensor))
-}
-
-fn widen_graph(model: &mut Model, id: GraphId) {
-    let graph = model.graph_mut(id);
-    for value in graph.values().collect::<Vec<_>>() {
-        let value = graph.value_mut(value);
-        if let Some(ty) = &mut value.ty {
-            widen_type(ty);
-        }
-        if let Some(wide) = value.data.as_ref().and_then(wide) {
-            value.data = Some(wide);
-        }
-    }
-    for op in graph.ops() {
-        for attr in graph.op_mut(op).attrs.iter_mut() {
-            let names_type = TYPES.contains(&&*attr.name);
-            match &mut attr.value {
-                AttrValue::Int(code) if names_type => {
-                    let found = i32::try_from(*code).ok().and_then(DType::from_code);
-                    if found.is_some_and(is_narrow) {
-                        *code = i64::from(DType::F32.code());
-                    }
-                }
-                AttrValue::Tensor(tensor) => {
-                    if let Some(wide) = wide(tensor) {
-                        *tensor = wide;
-                    }
-                }
-                AttrValue::Type(ty) => widen_type(ty),
-                _ => {}
-            }
-        }
-    }
-}
-
-fn widen_type(ty: &mut Type) {
-    match &mut ty.kind {
-        TypeKind::Tensor(tensor) if tensor.dtype.is_some_and(is_narrow) => tensor.dtype = Some(DType::F32),
-        TypeKind::Sequence(inner) | TypeKind::Optional(inner) => widen_type(inner),
-        _ => {}
-    }
-}
-
-/// The tensor in float32, if it is narrow.
-fn wide(tensor: &Tensor) -> Option<Tensor> {
-    if !is_narrow(tensor.dtype()) {
-        return None;
-    }
-    Tensor::from_slice(tensor.dims(), &ops::array::to_f32s(tensor)?).ok()
 }
 
 fn retype(ty: Option<&Type>, dtype: DType) -> Option<Type> {

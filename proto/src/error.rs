@@ -18,7 +18,9 @@ pub enum ProtoError {
         source: io::Error,
     },
     /// The bytes are not an ONNX protobuf.
-    #[error("not a readable ONNX file: at byte {offset}, in {message}: {what}")]
+    #[error(
+        "not a readable ONNX file: at byte {offset}, in {message}: {what} (the file is cut off, or holds something else)"
+    )]
     Wire {
         /// Position in the file.
         offset: usize,

@@ -37,6 +37,9 @@ pub fn run(args: &Args) -> Result<()> {
     } else if Path::new(name).is_file() {
         return explain_model(args);
     } else {
+        if let Some(nearest) = passes::table::nearest(name) {
+            bail!("nothing is called {name:?}; did you mean {nearest:?}?");
+        }
         bail!(
             "nothing is called {name:?} and there is no such file: see `onnxq list passes`, `list ops`, `list targets`, `list methods`"
         );

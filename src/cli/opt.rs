@@ -57,12 +57,13 @@ pub fn run(args: &Args) -> Result<()> {
         };
         let report = passes::run(&mut model, &steps, options).map_err(|failure| {
             let again = failure.reproducer(&args.model.display().to_string());
+            let again = again.map_or_else(String::new, |again| format!("\nhint: {again}"));
             // What the pass was given, for whoever looks into the failure.
             let dump = args.output.with_extension("failed.onnxtxt");
             let kept = failure.before.as_ref().filter(|text| std::fs::write(&dump, text).is_ok());
             let kept =
                 kept.map_or_else(String::new, |_| format!("\nthe model before it: {}", dump.display()));
-            anyhow!("{failure}{kept}\nhint: {again}")
+            anyhow!("{failure}{kept}{again}")
         })?;
         warn(&report);
         for pass in &report.runs {

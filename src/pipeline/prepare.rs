@@ -52,9 +52,8 @@ pub fn fixed(mut model: Model, inputs: &BTreeMap<String, Vec<i64>>) -> Result<(M
 /// # Errors
 /// A pass that fails, with the command that reproduces it.
 pub fn simplified(mut model: Model) -> Result<Model> {
-    passes::simplify(&mut model, passes::Options::default()).map_err(|failure| {
-        anyhow::anyhow!("{}\nto reproduce: {}", failure.error, failure.reproducer("MODEL"))
-    })?;
+    passes::simplify(&mut model, passes::Options::default())
+        .map_err(|failure| anyhow::anyhow!("{}{}", failure.error, again(&failure)))?;
     Ok(model)
 }
 
@@ -111,5 +110,9 @@ fn run(model: &mut Model, steps: Vec<Step>) -> Result<Report> {
 
 #[allow(clippy::boxed_local)] // the passes' error type is a box
 fn explain(failure: Box<passes::Failure>) -> anyhow::Error {
-    anyhow::anyhow!("{}\nto reproduce: {}", failure.error, failure.reproducer("MODEL"))
+    anyhow::anyhow!("{}{}", failure.error, again(&failure))
+}
+
+fn again(failure: &passes::Failure) -> String {
+    failure.reproducer("MODEL").map_or_else(String::new, |command| format!("\nto reproduce: {command}"))
 }

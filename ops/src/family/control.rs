@@ -43,7 +43,8 @@ fn join(a: &Known, b: &Known) -> Known {
     let ty = a.ty.as_ref().zip(b.ty.as_ref()).and_then(|(a, b)| shape::join(a, b));
     let constant = a.constant.clone().filter(|_| a.constant == b.constant);
     let elements = a.elements.clone().filter(|_| constant.is_none() && a.elements == b.elements);
-    Known { ty, constant, elements }
+    let items = a.items.clone().filter(|_| a.items == b.items);
+    Known { ty, constant, elements, items }
 }
 
 fn if_eval(cx: &EvalCx) -> Result<Outputs> {

@@ -1,6 +1,8 @@
 //! Sequences and optionals: SequenceEmpty, SequenceConstruct, SequenceInsert, SequenceErase, SequenceAt, SequenceLength,
 //! ConcatFromSequence, SplitToSequence, SequenceMap; Optional, OptionalHasElement, OptionalGetElement.
 //!
+//! Inference knows a sequence item by item as long as every run gives it as many: what is taken out of it has its own type.
+//!
 //! Positions may be negative. OptionalHasElement and OptionalGetElement take plain tensors and sequences since opset 18,
 //! which count as present.
 
@@ -33,9 +35,29 @@ fn sequence<'a>(cx: &EvalCx<'a>, at: usize) -> Result<&'a [Value]> {
     }
 }
 
+/// No more items are known one by one.
+const MOST_ITEMS: usize = 64;
+
+/// Sets output 0 to a sequence of these items. Where there are none, or too many, `all` is the type of each of them.
+fn set_items(cx: &mut InferCx, items: Option<Vec<Option<Type>>>, all: Option<Type>) {
+    let items = items.filter(|items| items.len() <= MOST_ITEMS);
+    let joined = items.as_ref().and_then(|items| {
+        let (first, rest) = items.split_first()?;
+        rest.iter()
+            .fold(first.clone(), |all, item| all.zip(item.as_ref()).and_then(|(a, b)| shape::join(&a, b)))
+    });
+    let ty = joined.or(all).map(sequence_of);
+    cx.set_known(0, Known { ty, items, ..Known::default() });
+}
+
+/// The position that input `at` names in a list of `size`, if it is the same in every run.
+fn known_position(cx: &InferCx, at: usize, size: usize) -> Option<usize> {
+    shape::axis(cx.ints(at)?.first().copied()?, size)
+}
+
 fn empty_infer(cx: &mut InferCx) -> Result<()> {
     let dtype = cx.attrs().dtype("dtype")?.unwrap_or(DType::F32);
-    cx.set_type(0, Some(sequence_of(Type::tensor(dtype, None))));
+    set_items(cx, Some(Vec::new()), Some(Type::tensor(dtype, None)));
     Ok(())
 }
 
@@ -46,11 +68,12 @@ fn empty(_: &EvalCx) -> Result<Outputs> {
 fn construct_infer(cx: &mut InferCx) -> Result<()> {
     cx.need(0)?;
     cx.same_dtype(0..cx.input_count())?;
-    let mut items = cx.ty(0).cloned();
+    let mut all = cx.ty(0).cloned();
     for at in 1..cx.input_count() {
-        items = items.zip(cx.ty(at)).and_then(|(a, b)| shape::join(&a, b));
+        all = all.zip(cx.ty(at)).and_then(|(a, b)| shape::join(&a, b));
     }
-    cx.set_type(0, items.map(sequence_of));
+    let items = (0..cx.input_count()).map(|at| cx.ty(at).cloned()).collect();
+    set_items(cx, Some(items), all);
     Ok(())
 }
 
@@ -62,10 +85,24 @@ fn construct(cx: &EvalCx) -> Result<Outputs> {
 }
 
 fn insert_infer(cx: &mut InferCx) -> Result<()> {
-    let items = items(cx, 0)?;
+    let all = items(cx, 0)?;
     cx.need(1)?;
-    let joined = items.zip(cx.ty(1)).and_then(|(items, item)| shape::join(&items, item));
-    cx.set_type(0, joined.map(sequence_of));
+    let joined = all.zip(cx.ty(1)).and_then(|(all, item)| shape::join(&all, item));
+    let mut known = cx.input(0).and_then(|known| known.items.clone());
+    if let Some(list) = &mut known {
+        let at = match cx.ints(2).as_deref() {
+            None if !cx.has(2) => Some(list.len()),
+            // A position behind the last item is one more than there are.
+            Some([at]) if *at >= 0 => usize::try_from(*at).ok().filter(|at| *at <= list.len()),
+            Some(_) => known_position(cx, 2, list.len()),
+            None => None,
+        };
+        match at {
+            Some(at) => list.insert(at, cx.ty(1).cloned()),
+            None => known = None,
+        }
+    }
+    set_items(cx, known, joined);
     Ok(())
 }
 
@@ -94,8 +131,13 @@ fn insert(cx: &EvalCx) -> Result<Outputs> {
 }
 
 fn erase_infer(cx: &mut InferCx) -> Result<()> {
-    let items = items(cx, 0)?;
-    cx.set_type(0, items.map(sequence_of));
+    let all = items(cx, 0)?;
+    let known = cx.input(0).and_then(|known| known.items.clone()).and_then(|mut list| {
+        let at = if cx.has(1) { known_position(cx, 1, list.len()) } else { list.len().checked_sub(1) };
+        list.remove(at?);
+        Some(list)
+    });
+    set_items(cx, known, all);
     Ok(())
 }
 
@@ -109,9 +151,13 @@ fn erase(cx: &EvalCx) -> Result<Outputs> {
 }
 
 fn at_infer(cx: &mut InferCx) -> Result<()> {
-    let items = items(cx, 0)?;
+    let all = items(cx, 0)?;
     cx.need(1)?;
-    cx.set_type(0, items);
+    let own = cx.input(0).and_then(|known| {
+        let list = known.items.as_ref()?;
+        list.get(known_position(cx, 1, list.len())?)?.clone()
+    });
+    cx.set_type(0, own.or(all));
     Ok(())
 }
 
@@ -124,6 +170,9 @@ fn at_eval(cx: &EvalCx) -> Result<Outputs> {
 fn length_infer(cx: &mut InferCx) -> Result<()> {
     items(cx, 0)?;
     cx.set(0, Some(DType::I64), Some(vec![]));
+    if let Some(list) = cx.input(0).and_then(|known| known.items.as_ref()) {
+        cx.set_contents(0, vec![Dim::Known(list.len() as i64)]);
+    }
     Ok(())
 }
 
@@ -142,10 +191,17 @@ fn concat_infer(cx: &mut InferCx) -> Result<()> {
         Some(found) => {
             let mut dims = found.dims.to_vec();
             let axis = cx.axis(axis, dims.len() + usize::from(new_axis))?;
+            let list = cx.input(0).and_then(|known| known.items.as_ref());
             if new_axis {
-                dims.insert(axis, Dim::Unknown);
+                let count = list.map_or(Dim::Unknown, |list| Dim::Known(list.len() as i64));
+                dims.insert(axis, count);
             } else {
-                dims[axis] = Dim::Unknown;
+                let size = |item: &Option<Type>| {
+                    i64::try_from(item.as_ref()?.shape()?.dims.get(axis)?.known()?).ok()
+                };
+                let sizes = list.and_then(|list| list.iter().map(size).collect::<Option<Vec<i64>>>());
+                let sum = sizes.and_then(|sizes| sizes.into_iter().try_fold(0i64, i64::checked_add));
+                dims[axis] = sum.map_or(Dim::Unknown, Dim::Known);
             }
             Some(dims)
         }
@@ -190,8 +246,38 @@ fn split_infer(cx: &mut InferCx) -> Result<()> {
             Some(dims)
         }
     };
-    cx.set_type(0, Known::tensor(cx.dtype(0), dims).ty.map(sequence_of));
+    let list = parts_of(cx).map(|sizes| {
+        let item = |size: i64| {
+            let axis = cx.axis(cx.attrs().int("axis", 0).ok()?, cx.rank(0)?).ok()?;
+            let mut dims = cx.dims(0)?.to_vec();
+            match keep {
+                true => dims[axis] = Dim::Known(size),
+                false => drop(dims.remove(axis)),
+            }
+            Known::tensor(cx.dtype(0), Some(dims)).ty
+        };
+        sizes.into_iter().map(item).collect()
+    });
+    set_items(cx, list, Known::tensor(cx.dtype(0), dims).ty);
     Ok(())
+}
+
+/// The sizes of the parts, if every run gives as many; none if they do not add up.
+fn parts_of(cx: &InferCx) -> Option<Vec<i64>> {
+    let axis = cx.axis(cx.attrs().int("axis", 0).ok()?, cx.rank(0)?).ok()?;
+    let size = i64::try_from(cx.dims(0)?[axis].known()?).ok()?;
+    let scalar = cx.rank(1) == Some(0);
+    let sizes = match (cx.has(1), cx.ints(1)) {
+        (false, _) if size <= MOST_ITEMS as i64 => vec![1; usize::try_from(size).ok()?],
+        (true, Some(each)) if scalar => {
+            let each = each.first().copied().filter(|&each| each > 0 && size / each < MOST_ITEMS as i64)?;
+            (0..).map(|at| each.min(size - at * each)).take_while(|&part| part > 0).collect()
+        }
+        (true, Some(sizes)) if cx.rank(1) == Some(1) => sizes,
+        _ => return None,
+    };
+    let sum = sizes.iter().try_fold(0i64, |sum, &part| sum.checked_add(part).filter(|_| part >= 0));
+    (sum == Some(size)).then_some(sizes)
 }
 
 fn split(cx: &EvalCx) -> Result<Outputs> {

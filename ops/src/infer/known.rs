@@ -19,6 +19,8 @@ pub struct Known {
     /// The elements, row-major, of a small tensor of integers (or of floats that hold integers) whose shape is fully
     /// known; an element may be an expression. Unset where `constant` is set.
     pub elements: Option<Vec<Dim>>,
+    /// The types of the items of a sequence, one by one, where their number is the same in every run.
+    pub items: Option<Vec<Option<Type>>>,
 }
 
 impl Known {
@@ -36,7 +38,7 @@ impl Known {
     /// A constant.
     pub fn of_constant(tensor: Tensor) -> Known {
         let ty = Type::tensor(tensor.dtype(), Some(Shape::fixed(tensor.dims())));
-        Known { ty: Some(ty), constant: Some(tensor), elements: None }
+        Known { ty: Some(ty), constant: Some(tensor), ..Known::default() }
     }
 
     /// Element type of a dense tensor.

@@ -331,6 +331,9 @@ impl Walker<'_> {
         }
         known.ty = known.ty.as_ref().map(|ty| map_dims(ty, &replace));
         known.elements.iter_mut().flatten().for_each(|dim| *dim = replace(dim));
+        for item in known.items.iter_mut().flatten().flatten() {
+            *item = map_dims(item, &replace);
+        }
     }
 
     fn ops(

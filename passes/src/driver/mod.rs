@@ -108,11 +108,14 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The command that reproduces the failure. `model` is the name of the file.
-    pub fn reproducer(&self, model: &str) -> String {
+    /// The command that reproduces the failure, where a pass ran at all. `model` is the name of the file.
+    pub fn reproducer(&self, model: &str) -> Option<String> {
+        if self.passes.is_empty() {
+            return None;
+        }
         let fuel = self.fuel.map_or_else(String::new, |fuel| format!(" --fuel {fuel}"));
         let passes = self.passes.join(",");
-        format!("onnxq opt {model} -o out.onnx --verify-each{fuel} --passes '{passes}'")
+        Some(format!("onnxq opt {model} -o out.onnx --verify-each{fuel} --passes '{passes}'"))
     }
 }
 

@@ -2,42 +2,43 @@
 //!
 //! Runtimes on ordinary processors compute these types in float32 anyway and round each result; here nothing is rounded,
 //! so a result is at least as exact, and a number beyond 65504 stays finite where float16 would give infinity.
+//!
+//! `lower_for_execution` does it to the whole model, `widen_floats` to all but its inputs and outputs.
 
-use ir::{AttrValue, DType, GraphId, Location, Model, Tensor, Type, TypeKind};
-
-use crate::driver::{Changes, Cx};
+use ir::{AttrValue, DType, Graph, Model, Tensor, Type, TypeKind};
 
 /// Attributes that hold the code of an element type.
-const TYPES: &[&str] = &["to", "dtype", "output_dtype", "softmax_precision"];
+const TYPES: &[&str] = &["to", "dtype", "output_dtype", "stash_type", "softmax_precision"];
 
-/// Widens the model, if it holds anything narrow.
-pub(super) fn widen(model: &mut Model, cx: &mut Cx, changes: &mut Changes) {
-    let graphs = model.graph_ids();
-    if !graphs.iter().any(|&id| holds_narrow(model, id)) || !cx.spend("widen", Location::graph(model.main()))
-    {
-        return;
-    }
-    for id in graphs {
-        widen_graph(model, id);
-    }
-    changes.count("widen");
+/// Something in the model is narrow.
+pub fn is_in(model: &Model) -> bool {
+    model.graph_ids().into_iter().any(|id| holds(model.graph(id)))
 }
 
-fn is_narrow(dtype: DType) -> bool {
+/// Widens all that is narrow, in every graph.
+pub fn widen(model: &mut Model) {
+    for id in model.graph_ids() {
+        widen_graph(model.graph_mut(id));
+    }
+}
+
+/// The type is float16 or bfloat16.
+pub fn is_narrow(dtype: DType) -> bool {
     matches!(dtype, DType::F16 | DType::BF16)
 }
 
-fn holds_narrow(model: &Model, id: GraphId) -> bool {
-    let graph = model.graph(id);
-    graph.values().any(|value| graph.value(value).dtype().is_some_and(is_narrow))
-        || graph.ops().into_iter().any(|op| {
-            let mut attrs = graph.op(op).attrs.iter();
-            attrs.any(|attr| matches!(&attr.value, AttrValue::Tensor(tensor) if is_narrow(tensor.dtype())))
-        })
+fn holds(graph: &Graph) -> bool {
+    let held = graph.values().any(|value| {
+        let value = graph.value(value);
+        value.dtype().is_some_and(is_narrow)
+            || value.data.as_ref().is_some_and(|data| is_narrow(data.dtype()))
+    });
+    let tensor =
+        |attr: &ir::Attr| matches!(&attr.value, AttrValue::Tensor(tensor) if is_narrow(tensor.dtype()));
+    held || graph.ops().into_iter().any(|op| graph.op(op).attrs.iter().any(tensor))
 }
 
-fn widen_graph(model: &mut Model, id: GraphId) {
-    let graph = model.graph_mut(id);
+fn widen_graph(graph: &mut Graph) {
     for value in graph.values().collect::<Vec<_>>() {
         let value = graph.value_mut(value);
         if let Some(ty) = &mut value.ty {
@@ -49,13 +50,13 @@ fn widen_graph(model: &mut Model, id: GraphId) {
     }
     for op in graph.ops() {
         for attr in graph.op_mut(op).attrs.iter_mut() {
-            let named = TYPES.contains(&&*attr.name);
+            let names_type = TYPES.contains(&&*attr.name);
             match &mut attr.value {
-                AttrValue::Int(code)
-                    if named
-                        && i32::try_from(*code).ok().and_then(DType::from_code).is_some_and(is_narrow) =>
-                {
-                    *code = i64::from(DType::F32.code());
+                AttrValue::Int(code) if names_type => {
+                    let found = i32::try_from(*code).ok().and_then(DType::from_code);
+                    if found.is_some_and(is_narrow) {
+                        *code = i64::from(DType::F32.code());
+                    }
                 }
                 AttrValue::Tensor(tensor) => {
                     if let Some(wide) = wide(tensor) {
