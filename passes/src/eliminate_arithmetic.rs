@@ -8,6 +8,7 @@
 //!
 //! - `neutral`: adding or subtracting 0, multiplying by or dividing by 1, the power of 1, and with true, or with false.
 //! - `inverse`: `Neg` of `Neg`, `Not` of `Not`, `Reciprocal` is none: it rounds.
+//! - `repeated`: `Floor`, `Ceil`, `Round`, `Sign`, `Abs` and `Relu` of themselves;
 //! - `negated`: `Where` of a `Not` picks the other way round;
 //! - `ranked`: `ArgMax` along the axis of the `Softmax` or `LogSoftmax` before it, which keep the order: of two elements
 //!   that only rounding made equal the larger one is found;
@@ -43,7 +44,7 @@ impl Pass for EliminateArithmetic {
 
     fn run(&self, model: &mut Model, cx: &mut Cx) -> Result<Changes, PassError> {
         let neutral = Neutral { keep_signed_zeros: self.keep_signed_zeros };
-        apply_rules(self.name(), &[&neutral, &Inverse, &Negated, &Ranked, &Chosen], model, cx)
+        apply_rules(self.name(), &[&neutral, &Inverse, &Repeated, &Negated, &Ranked, &Chosen], model, cx)
     }
 }
 
@@ -117,6 +118,32 @@ impl Rule for Inverse {
     }
 }
 
+struct Repeated;
+
+impl Rule for Repeated {
+    fn name(&self) -> &'static str {
+        "repeated"
+    }
+
+    fn roots(&self) -> &'static [OpName] {
+        const ROOTS: &[OpName] = &[
+            OpName::onnx("Floor"),
+            OpName::onnx("Ceil"),
+            OpName::onnx("Round"),
+            OpName::onnx("Sign"),
+            OpName::onnx("Abs"),
+            OpName::onnx("Relu"),
+        ];
+        ROOTS
+    }
+
+    fn propose(&self, scope: Scope<'_>, at: OpId) -> Result<Patch, Skip> {
+        let middle = scope.input(at, 0).or_no_match()?;
+        scope.producer_is(middle, &scope.graph().op(at).kind.name).or_no_match()?;
+        pass_on(scope, at, middle)
+    }
+}
+
 struct Negated;
 
 impl Rule for Negated {
@@ -152,8 +179,6 @@ impl Rule for Ranked {
     }
 
     fn propose(&self, scope: Scope<'_>, at: OpId) -> Result<Patch, Skip> {
-        // Before version 13 a Softmax flattens, so that its axis is another.
-        matches(scope.opset() >= 13)?;
         let middle = scope.input(at, 0).or_no_match()?;
         let (first, _) = scope.producer(middle).or_no_match()?;
         let node = scope.graph().op(first);
@@ -163,7 +188,11 @@ impl Rule for Ranked {
         let axis = |op: OpId, default: i64| {
             forms::axis(scope.graph().op(op).attrs.int("axis").unwrap_or(default), rank)
         };
-        if axis(at, 0).is_none() || axis(at, 0) != axis(first, -1) {
+        // Before version 13 a Softmax flattens: all behind its axis is one.
+        let flattens = scope.opset() < 13;
+        let along = axis(first, if flattens { 1 } else { -1 });
+        let other = flattens && along.is_none_or(|axis| axis + 1 != rank);
+        if axis(at, 0).is_none() || axis(at, 0) != along || other {
             return Err(scope.because(at, "it goes along another axis"));
         }
         let mut patch = Patch::default();
