@@ -1,4 +1,5 @@
-//! What statistics cost: calibration with full sketches against a plain run of the same samples on the same runtime.
+//! What statistics cost: calibration with full sketches against a plain run of the same samples on the same runtime, with
+//! one thread and with two. Samples are held in memory: reading them would make the quotient look better.
 //!
 //! `cargo bench --bench calibration`, or `cargo test --bench calibration` without building the dependencies for release.
 //! `ONNXQ_BENCH_MODEL` and `ONNXQ_BENCH_DATA` choose other models and data; ONNX Runtime is measured where it is found.
@@ -7,12 +8,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use onnxq::data::{DataOptions, Preprocess, Selection, Source, input_specs, open, random};
 use onnxq::pipeline::calibrate::{CalibrateOptions, calibrate};
 use onnxq::pipeline::engine::{Engine, EngineOptions, form_for, prepare, run_all};
 use onnxq::pipeline::prepare::{lowered, quantizable};
-use runtime::{Executor, View};
+use runtime::{Executor, Feed, View};
 
 /// Samples of a run.
 const SAMPLES: usize = 40;
@@ -32,15 +33,31 @@ fn main() -> Result<()> {
         Some(data) => open(Path::new(&data), &specs, &options)?,
         None => random(&specs, SAMPLES, &options)?,
     };
-    println!("{}, {} samples, one thread", path.display(), source.len());
+    let held = Held((0..source.len()).map(|at| source.sample(at)).collect::<Result<_>>()?);
+    println!("{}, {} samples", path.display(), held.len());
     for engine in [Engine::Tract, Engine::Ort] {
-        let options = EngineOptions { engine, threads: 1, ..EngineOptions::default() };
-        match options.choose(&lowered(&model)?) {
-            Ok((executor, _)) => measure(&model, executor.as_ref(), source.as_ref(), options)?,
-            Err(error) => println!("{engine:?}: {error:#}"),
+        for threads in [1, 2] {
+            let options = EngineOptions { engine, threads, ..EngineOptions::default() };
+            match options.choose(&lowered(&model)?) {
+                Ok((executor, _)) => measure(&model, executor.as_ref(), &held, options)?,
+                Err(error) => println!("{engine:?}: {error:#}"),
+            }
         }
     }
     Ok(())
+}
+
+/// Samples in memory.
+struct Held(Vec<Feed>);
+
+impl Source for Held {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn sample(&self, at: usize) -> Result<Feed> {
+        self.0.get(at).cloned().with_context(|| format!("there is no sample {at}"))
+    }
 }
 
 fn measure(
@@ -58,14 +75,14 @@ fn measure(
             session.as_ref(),
             source,
             &all,
-            1,
+            engine.threads(),
             || (),
             |(), session, _, feed| Ok(session.run(&feed, &mut |_: &str, _: View<'_>| {})?),
             |_| {},
         )?;
         Ok(started.elapsed())
     };
-    let how = CalibrateOptions { engine, ..CalibrateOptions::default() };
+    let how = CalibrateOptions { engine: engine.clone(), ..CalibrateOptions::default() };
     let statistics = || -> Result<Duration> {
         let started = Instant::now();
         calibrate(model, executor, source, &how, &mut |_, _| {})?;
@@ -78,9 +95,10 @@ fn measure(
     }
     let (a, b) = (least_plain.as_secs_f64(), least.as_secs_f64());
     println!(
-        "{} {}: plain {a:.3} s, calibration {b:.3} s, ratio {:.2}",
+        "{} {}, threads {}: plain {a:.3} s, calibration {b:.3} s, ratio {:.2}",
         executor.name(),
         executor.version(),
+        engine.threads(),
         b / a
     );
     Ok(())

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use quant::range::Method;
 
 use super::common::{DataArgs, EngineArgs, progress, read_model};
-use crate::pipeline::calibrate::{CalibrateOptions, SAVE_EVERY, calibrate};
+use crate::pipeline::calibrate::{CalibrateOptions, SAVE_EVERY, calibrate_somewhere};
 use crate::pipeline::observed::{every, usable};
 use crate::pipeline::prepare::lowered;
 use crate::pipeline::table::CalibrationTable;
@@ -95,11 +95,13 @@ pub fn run(args: &Args) -> Result<()> {
     let (executor, note) = options.engine.choose(&lowered(&model)?)?;
     note.iter().for_each(|note| eprintln!("note: {note}"));
     let bar = progress("calibrating");
-    let table = calibrate(&model, executor.as_ref(), source.as_ref(), &options, &mut |done, all| {
+    let mut tell = |done: usize, all: usize| {
         bar.set_length(all as u64);
         bar.set_position(done as u64);
-    })?;
+    };
+    let (table, note) = calibrate_somewhere(&model, executor.as_ref(), source.as_ref(), &options, &mut tell)?;
     bar.finish_and_clear();
+    note.iter().for_each(|note| eprintln!("note: {note}"));
     table.write(&args.output)?;
     if let Some(partial) = options.partial.filter(|path| path.exists()) {
         std::fs::remove_file(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;

@@ -145,6 +145,28 @@ pub fn calibrate(
     Ok(table)
 }
 
+/// [`calibrate`], and where the runtime that was chosen by itself fails, in ONNX Runtime if that is there: some models
+/// tract accepts and cannot load for the sizes of a sample. The answer says so.
+///
+/// # Errors
+/// Those of the first runtime: if it is the data's fault, its words are as good as the second's.
+pub fn calibrate_somewhere(
+    model: &Model,
+    executor: &dyn Executor,
+    source: &dyn Source,
+    options: &CalibrateOptions,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<(CalibrationTable, Option<String>)> {
+    let error = match calibrate(model, executor, source, options, progress) {
+        Ok(table) => return Ok((table, None)),
+        Err(error) => error,
+    };
+    let Some(ort) = options.engine.instead_of(executor) else { return Err(error) };
+    let Ok(table) = calibrate(model, &ort, source, options, progress) else { return Err(error) };
+    let note = format!("calibrated in ONNX Runtime, because {} failed: {error:#}", executor.name());
+    Ok((table, Some(note)))
+}
+
 type Part = (BTreeMap<usize, String>, BTreeMap<String, Sketch>);
 
 fn observe_round(

@@ -254,10 +254,18 @@ fn float32(graph: &Graph, value: ValueId) -> bool {
 }
 
 pub(super) fn finite(graph: &Graph, op: OpId, slot: usize) -> bool {
-    let tensor = graph.input(op, slot).and_then(|value| graph.constant(value));
+    let Some(tensor) = graph.input(op, slot).and_then(|value| graph.constant(value)) else { return false };
+    if tensor.dtype() != DType::F32 {
+        return tensor.to_vec::<f32>().is_ok_and(|values| values.iter().all(|v| v.is_finite()));
+    }
+    // Weights may be large: no copy, and no branch within a piece.
+    let odd = |bytes: &[u8; 4]| !f32::from_ne_bytes(*bytes).is_finite();
     tensor
-        .and_then(|tensor| tensor.to_vec::<f32>().ok())
-        .is_some_and(|values| values.iter().all(|v| v.is_finite()))
+        .bytes()
+        .as_chunks::<4>()
+        .0
+        .chunks(4096)
+        .all(|piece| !piece.iter().fold(false, |any, b| any | odd(b)))
 }
 
 /// Products followed by one activation function and nothing else: the output that is rounded is the function's.

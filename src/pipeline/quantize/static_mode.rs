@@ -4,7 +4,7 @@ use anyhow::Result;
 use ir::Model;
 use passes::quantize::{QuantPlan, choose};
 
-use super::super::calibrate::{CalibrateOptions, calibrate};
+use super::super::calibrate::{CalibrateOptions, calibrate_somewhere};
 use super::super::observed::usable;
 use super::super::prepare::lowered;
 use super::super::table::CalibrationTable;
@@ -55,18 +55,9 @@ fn statistics(job: &mut Job<'_>) -> Result<CalibrationTable> {
     let how = CalibrateOptions { engine, values: Some(values), ..CalibrateOptions::default() };
     let (progress, seen) = (&mut job.progress, part(job.source, &job.seen));
     let mut tell = |done, all| progress("calibrating", done, all);
-    match calibrate(job.float, executor.as_ref(), &seen, &how, &mut tell) {
-        Ok(table) => Ok(table),
-        Err(error) => {
-            let Some(ort) = job.options.engine.instead_of(executor.as_ref()) else { return Err(error) };
-            let found = calibrate(job.float, &ort, &seen, &how, &mut tell);
-            // If it is the data's fault, the first runtime's words are as good as the second's.
-            let Ok(table) = found else { return Err(error) };
-            job.notes
-                .push(format!("calibrated in ONNX Runtime, because {} failed: {error:#}", executor.name()));
-            Ok(table)
-        }
-    }
+    let (table, note) = calibrate_somewhere(job.float, executor.as_ref(), &seen, &how, &mut tell)?;
+    job.notes.extend(note);
+    Ok(table)
 }
 
 /// The plan in which everything that can be is quantized, fitted: what mixed precision starts from.
