@@ -14,9 +14,13 @@ use super::super::Job;
 use super::bias::runnable;
 use crate::data::Source;
 
-/// The default quality bar of float outputs: signal to noise in dB. Detectors keep their precision down to here, classifiers
-/// change one first choice in ten.
+/// The default quality bar of outputs that choose, signal to noise in dB: detectors keep their precision down to here, and
+/// classifiers change one first choice in ten.
 pub const QUALITY_DB: f64 = 12.0;
+/// The share of rows that must keep their greatest element for [`QUALITY_DB`] to be enough.
+const SAME_CHOICES: f64 = 0.9;
+/// The default quality bar of all other float outputs (waveforms, embeddings, positions): 1 % of the power is noise.
+pub const EXACT_DB: f64 = 20.0;
 /// The default quality bar of integer outputs (pixels): root mean square of the error, in codes.
 pub const QUALITY_RMS: f64 = 1.0;
 
@@ -53,11 +57,15 @@ impl Score {
         self.outputs.iter().map(|output| output.noise).sum::<f64>() / self.outputs.len().max(1) as f64
     }
 
-    /// Every output is good enough: see [`QUALITY_DB`] and [`QUALITY_RMS`].
+    /// Every output is good enough: see [`QUALITY_DB`], [`EXACT_DB`] and [`QUALITY_RMS`].
     pub fn passes(&self) -> bool {
-        self.outputs.iter().all(|output| match output.integer {
-            true => output.rms <= QUALITY_RMS,
-            false => decibels(output.noise) >= QUALITY_DB,
+        self.outputs.iter().all(|output| {
+            let db = decibels(output.noise);
+            match output.integer {
+                true => output.rms <= QUALITY_RMS,
+                false if output.agreement.is_some_and(|share| share >= SAME_CHOICES) => db >= QUALITY_DB,
+                false => db >= EXACT_DB,
+            }
         })
     }
 
@@ -231,6 +239,19 @@ mod tests {
         // (0.1 + 0) / 2 is 13.01 dB below the signal.
         assert!((score.db() - 13.01).abs() < 0.01, "{}", score.db());
         assert_eq!(decibels(0.0), 200.0);
+    }
+
+    #[test]
+    fn choices_that_hold_allow_more_noise() {
+        let with = |noise, agreement| Score {
+            outputs: vec![OutputScore { name: "y".into(), noise, rms: 0.0, integer: false, agreement }],
+        };
+        // 0.05 is 13.0 dB, 0.01 is 20 dB.
+        assert!(with(0.05, Some(0.95)).passes());
+        assert!(!with(0.05, Some(0.5)).passes());
+        assert!(!with(0.05, None).passes());
+        assert!(with(0.0099, None).passes());
+        assert!(!with(0.1, Some(1.0)).passes());
     }
 
     #[test]
