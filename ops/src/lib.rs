@@ -35,5 +35,5 @@ pub use eval::EvalCx;
 pub use fake_quant::{FakeQuant, FakeQuantError};
 pub use infer::{InferCx, Known};
 pub use rule::{NoRule, OpName, OpRule, Table, rule, rules};
-pub use scheme::{Role, Scheme, Work, scheme};
+pub use scheme::{Role, Scheme, Work, is_pointwise, scheme};
 pub use value::Value;

@@ -10,6 +10,7 @@ pub mod assign_precision;
 pub mod check;
 pub mod correct_bias;
 pub mod driver;
+pub mod equalize_channels;
 mod forms;
 mod narrow;
 mod numbers;

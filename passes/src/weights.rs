@@ -19,6 +19,19 @@ pub struct Linear<'a> {
     pub axis: Option<usize>,
     /// The channel of each element: `(index / inner) % count + (index / outer) * count`, see [`Linear::channel`].
     layout: Layout,
+    /// Where the input channels are.
+    inputs: Inputs,
+}
+
+/// How the input channels lie in a row-major weight: element `index` meets channel
+/// `(index / inner) % count + (index / outer) / group * count`.
+struct Inputs {
+    inner: usize,
+    count: usize,
+    outer: usize,
+    /// Output channels of a group, where each group reads channels of its own.
+    group: usize,
+    channels: usize,
 }
 
 /// How the channels lie in a row-major weight.
@@ -44,12 +57,25 @@ impl<'a> Linear<'a> {
         let wrong = || scope.because(op, "its weight has the wrong rank");
         let group = usize::try_from(node.attrs.int("group").unwrap_or(1)).ok().filter(|&group| group > 0);
         let group = group.ok_or_else(|| scope.because(op, "its group is not positive"))?;
-        let (channels, axis, layout) = match &*node.kind.name {
+        let whole = weight.elements().max(1);
+        let plain =
+            |inner: usize, count: usize| Inputs { inner, count, outer: whole, group: 1, channels: count };
+        let (channels, axis, layout, inputs) = match &*node.kind.name {
             "Conv" => {
                 let (&channels, rest) =
                     dims.split_first().filter(|(_, rest)| rest.len() >= 2).ok_or_else(wrong)?;
-                let inner = rest.iter().product();
-                (channels, Some(1), Layout { inner, count: channels, outer: weight.elements() })
+                let inner: usize = rest.iter().product();
+                if channels % group != 0 || rest[0] == 0 {
+                    return Err(wrong());
+                }
+                let inputs = Inputs {
+                    inner: rest[1..].iter().product(),
+                    count: rest[0],
+                    outer: inner,
+                    group: channels / group,
+                    channels: rest[0].saturating_mul(group),
+                };
+                (channels, Some(1), Layout { inner, count: channels, outer: weight.elements() }, inputs)
             }
             "ConvTranspose" => {
                 // [input channels, output channels of a group, spatial]
@@ -59,13 +85,20 @@ impl<'a> Linear<'a> {
                 }
                 let inner = spatial.iter().product();
                 let outer = (ins / group).saturating_mul(*outs).saturating_mul(inner);
-                (outs.saturating_mul(group), Some(1), Layout { inner, count: *outs, outer })
+                let inputs = plain(outs.saturating_mul(inner), *ins);
+                (outs.saturating_mul(group), Some(1), Layout { inner, count: *outs, outer }, inputs)
             }
             "Gemm" => {
                 let [rows, columns] = *dims else { return Err(wrong()) };
                 match node.attrs.int("transB").unwrap_or(0) != 0 {
-                    true => (rows, None, Layout { inner: columns, count: rows, outer: weight.elements() }),
-                    false => (columns, None, Layout { inner: 1, count: columns, outer: weight.elements() }),
+                    true => {
+                        let layout = Layout { inner: columns, count: rows, outer: whole };
+                        (rows, None, layout, plain(1, columns))
+                    }
+                    false => {
+                        let layout = Layout { inner: 1, count: columns, outer: whole };
+                        (columns, None, layout, plain(columns, rows))
+                    }
                 }
             }
             // One factor a channel: y[.., c, ..] = (x[.., c, ..] - mean[c]) / sqrt(var[c] + epsilon) * w[c] + b[c].
@@ -74,8 +107,8 @@ impl<'a> Linear<'a> {
                 (channels, Some(1), Layout { inner: 1, count: channels, outer: weight.elements() })
             }
             "MatMul" => {
-                let [_, columns] = *dims else { return Err(wrong()) };
-                (columns, None, Layout { inner: 1, count: columns, outer: weight.elements() })
+                let [rows, columns] = *dims else { return Err(wrong()) };
+                (columns, None, Layout { inner: 1, count: columns, outer: whole }, plain(columns, rows))
             }
             _ => return Err(Skip::NoMatch),
         };
@@ -88,7 +121,7 @@ impl<'a> Linear<'a> {
         if channels == 0 || weight.elements() == 0 {
             return Err(wrong());
         }
-        Ok(Linear { op, weight, bias, channels, axis, layout })
+        Ok(Linear { op, weight, bias, channels, axis, layout, inputs })
     }
 
     /// Element type of the weight.
@@ -97,9 +130,20 @@ impl<'a> Linear<'a> {
     }
 
     /// Output channel of the weight's element at `index`.
-    fn channel(&self, index: usize) -> usize {
+    pub fn channel(&self, index: usize) -> usize {
         let Layout { inner, count, outer } = self.layout;
         (index / inner) % count + (index / outer) * count
+    }
+
+    /// Number of input channels.
+    pub fn input_channels(&self) -> usize {
+        self.inputs.channels
+    }
+
+    /// Input channel that the weight's element at `index` meets.
+    pub fn input_channel(&self, index: usize) -> usize {
+        let Inputs { inner, count, outer, group, .. } = self.inputs;
+        (index / inner.max(1)) % count.max(1) + (index / outer.max(1)) / group.max(1) * count
     }
 
     /// The weight with each output channel multiplied by its factor; computed in f64 and rounded once.

@@ -12,6 +12,7 @@
 //! - [`range`] mergeable sketches of activations
 //! - [`quantize`] real slices to codes and back; [`round`] rounding; [`pack`] sub-byte storage; [`bias`] int32 biases
 //! - [`equalize`], [`smooth`] moving range between layers; [`saturation`] what CPUs without VNNI do to 8-bit products
+//! - [`scale_search`] weight scales with the least error behind the product
 //! - [`measure`] how far one result is from another
 
 pub mod bias;
@@ -28,6 +29,7 @@ pub mod quantize;
 pub mod range;
 pub mod round;
 pub mod saturation;
+pub mod scale_search;
 pub mod smooth;
 pub mod weight;
 

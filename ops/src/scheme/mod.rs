@@ -6,11 +6,14 @@
 mod arithmetic;
 mod movement;
 mod normalize;
+mod pointwise;
 mod product;
 
 pub use movement::joins_along;
 
 use ir::{Graph, Op, OpId, ValueId};
+
+pub use pointwise::is_pointwise;
 
 /// What one slot of an operator holds, as far as quantization is concerned.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -7,11 +7,14 @@ use std::collections::BTreeMap;
 
 use ir::Model;
 use quant::bias::{code_limit, raise_weight_scales};
-use quant::range::{Method, Sketch, choose, weigh};
+use quant::range::{Channels, Method, Sketch, after, choose, weigh};
 use quant::{Grid, Params, Policy};
 
-use super::plan::{QuantPlan, ValuePlan};
+use super::behind::Functions;
+use super::plan::{Precision, QuantPlan, ValuePlan};
 use super::weights::{floats, weight_params};
+use crate::driver::Scope;
+use crate::weights::Linear;
 
 /// What calibration saw, by value name.
 pub type Sketches = BTreeMap<String, Sketch>;
@@ -29,11 +32,19 @@ pub struct FitOptions {
     pub least_width: Option<f32>,
     /// Degenerate ranges.
     pub policy: Policy,
+    /// Where only a function reads a value, take the range with the least error behind the function.
+    pub behind: bool,
+    /// Search the scale of each weight channel.
+    pub weights: bool,
 }
+
+/// A range with less error behind a function is taken if it is that much better, in dB: the density is an estimate.
+const BEHIND_DB: f64 = 0.3;
 
 /// Fills the plan. Returns the values that calibration did not see, in order.
 pub fn fit(plan: &mut QuantPlan, model: &Model, sketches: &Sketches, options: &FitOptions) -> Vec<String> {
     let mut missing = Vec::new();
+    let functions = options.behind.then(|| Functions::of(model));
     let classes: BTreeMap<usize, Vec<String>> = plan
         .classes()
         .into_iter()
@@ -46,9 +57,8 @@ pub fn fit(plan: &mut QuantPlan, model: &Model, sketches: &Sketches, options: &F
         };
         let fitted = match fixed(plan, class) {
             Some(range) => Some(from_range(&entry, range, "fixed", options)),
-            None => {
-                constant(model, names, &entry, options).or_else(|| seen(names, sketches, &entry, options))
-            }
+            None => constant(model, names, &entry, options)
+                .or_else(|| seen(names, sketches, &entry, options, functions.as_ref())),
         };
         match fitted {
             Some(fitted) => {
@@ -61,9 +71,62 @@ pub fn fit(plan: &mut QuantPlan, model: &Model, sketches: &Sketches, options: &F
         }
     }
     if missing.is_empty() {
+        if options.weights {
+            search_weights(plan, model, sketches);
+        }
         leave_room(plan, model);
     }
     missing
+}
+
+/// A weight scale is changed if that takes this share of the expected error.
+const WORTHWHILE: f64 = 0.02;
+
+/// Sets the scale of each weight channel to where the expected error of the product's output is least, given the power of
+/// each input channel. Products whose data were not seen channel by channel count all inputs alike.
+fn search_weights(plan: &mut QuantPlan, model: &Model, sketches: &Sketches) {
+    let scope = Scope { model, id: model.main_id() };
+    for (key, weights) in &mut plan.weights {
+        let computes =
+            plan.ops.get(key).is_some_and(|op| matches!(op.precision, Precision::Int8 | Precision::A16w8));
+        let [weight] = &mut weights[..] else { continue };
+        if !computes || weight.slot != 1 {
+            continue;
+        }
+        let found = || -> Option<Vec<f32>> {
+            let (op, _) = scope.producer(scope.find(key)?)?;
+            let linear = Linear::of(scope, op).ok()?;
+            let data = scope.input(op, 0)?;
+            let powers = sketches
+                .get(scope.value(data).name() as &str)
+                .and_then(Sketch::channels)
+                .map(powers)
+                .filter(|powers| powers.len() == linear.input_channels());
+            let power =
+                |index: usize| powers.as_ref().map_or(1.0, |powers| powers[linear.input_channel(index)]);
+            let values = floats(linear.weight).ok()?;
+            let importance: Vec<f32> = (0..values.len()).map(power).collect();
+            let (layout, params) = weight_params(linear.weight, weight).ok()?;
+            quant::scale_search::factors(&values, &importance, &layout, &params, weight.grid, WORTHWHILE).ok()
+        };
+        if let Some(factors) = found().filter(|factors| factors.iter().any(|&f| f != 1.0)) {
+            weight.scale_factors = factors;
+        }
+    }
+}
+
+/// The second moment of each channel, from its extrema and mean: a channel's variance is at most (most - mean)·(mean - least)
+/// (Bhatia and Davis, 2000), and a ninth of that for a normal one seen for a while.
+fn powers(channels: &Channels) -> Vec<f32> {
+    let power = |((lo, hi), mean): ((f32, f32), f64)| {
+        let spread = (f64::from(hi) - mean).max(0.0) * (mean - f64::from(lo)).max(0.0);
+        (mean * mean + spread / 9.0) as f32
+    };
+    let powers: Vec<f32> = channels.ranges().into_iter().zip(channels.mean()).map(power).collect();
+    // Relative: squares of large numbers must not leave float32.
+    let most = powers.iter().copied().fold(0.0, f32::max);
+    let relative = |p: f32| if most > 0.0 && most.is_finite() { (p / most).max(1e-6) } else { 1.0 };
+    powers.into_iter().map(relative).collect()
 }
 
 /// Raises the scales of weights beside a bias that would overflow its int32 codes (see [`quant::bias`]): dead weights, or
@@ -137,7 +200,13 @@ fn constant(model: &Model, names: &[String], entry: &ValuePlan, options: &FitOpt
     Some(from_range(entry, range, "constant", options))
 }
 
-fn seen(names: &[String], sketches: &Sketches, entry: &ValuePlan, options: &FitOptions) -> Option<ValuePlan> {
+fn seen(
+    names: &[String],
+    sketches: &Sketches,
+    entry: &ValuePlan,
+    options: &FitOptions,
+    functions: Option<&Functions<'_>>,
+) -> Option<ValuePlan> {
     let mut merged: Option<Sketch> = None;
     for sketch in names.iter().filter_map(|name| sketches.get(name)) {
         match &mut merged {
@@ -151,6 +220,16 @@ fn seen(names: &[String], sketches: &Sketches, entry: &ValuePlan, options: &FitO
         Some(&range) => weigh(method, range, &sketch, entry.grid, &options.policy),
         None => choose(method, &sketch, entry.grid, &options.policy),
     };
+    let mut behind = false;
+    // A range or method that somebody chose stays.
+    if let ([name], Some(functions)) = (names, functions)
+        && !options.ranges.contains_key(name)
+        && !options.methods.contains_key(name)
+        && let Some(table) = sketch.extent().and_then(|extent| functions.behind(name, extent))
+        && let Some(found) = after::range(&sketch, entry.grid, &options.policy, &table, &choice, BEHIND_DB)
+    {
+        (choice, behind) = (found, true);
+    }
     let wide = widened((choice.lo, choice.hi), entry.grid, options);
     if wide != (choice.lo, choice.hi) {
         choice = weigh(choice.method, wide, &sketch, entry.grid, &options.policy);
@@ -159,7 +238,11 @@ fn seen(names: &[String], sketches: &Sketches, entry: &ValuePlan, options: &FitO
     Some(ValuePlan {
         range: Some((choice.lo, choice.hi)),
         params: Some(choice.params),
-        source: if searched { "searched".into() } else { choice.method.to_string() },
+        source: match () {
+            _ if searched => "searched".into(),
+            _ if behind => "mse behind the function".into(),
+            _ => choice.method.to_string(),
+        },
         sqnr_db: Some(choice.sqnr_db),
         clipped: Some(choice.clipped),
         ..entry.clone()

@@ -3,6 +3,7 @@
 //! [`plan::QuantPlan`] stands between the steps. Nothing here runs a model: what calibration saw comes in as a table of
 //! sketches by value name.
 
+mod behind;
 pub mod choose;
 mod classes;
 pub mod cost;

@@ -185,6 +185,10 @@ pub struct QuantPlan {
     pub weights: BTreeMap<String, Vec<WeightPlan>>,
     /// Quantized biases by the operator that adds them.
     pub biases: BTreeMap<String, BiasPlan>,
+    /// The balance with which channels were equalized before the plan was made, if they were: it says how
+    /// [`crate::equalize_channels`] makes the model that the ranges are of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub equalized: Option<f64>,
 }
 
 impl QuantPlan {

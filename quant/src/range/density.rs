@@ -110,6 +110,11 @@ impl Density {
         (&self.from, &self.to, &self.count)
     }
 
+    /// Numbers that are zero.
+    pub fn zeros(&self) -> f64 {
+        self.zeros
+    }
+
     /// The bin width of the sketch.
     pub fn width(&self) -> f64 {
         self.width

@@ -3,6 +3,7 @@
 //! One pass over the data fills the sketches; every method is then evaluated offline, so trying another one never runs
 //! the model again. A method is a file: [`minmax`], [`extremal`], [`percentile`], [`entropy`], [`mse`], [`auto`].
 
+pub mod after;
 pub mod auto;
 pub mod channels;
 pub mod density;

@@ -30,6 +30,12 @@ pub fn range(sketch: &Sketch, grid: Grid, policy: &Policy, clip_weight: f64) -> 
         density.noise(params, grid, clip_weight)
     };
     let one_ended = grid.symmetric || grid.code.is_float() || lo >= 0.0 || hi <= 0.0;
+    Some(search((lo, hi), one_ended, noise))
+}
+
+/// The range within `lo..hi` with the least `noise`: both ends shrunk together, then, unless one free end says all, one at a
+/// time until neither moves.
+pub(super) fn search((lo, hi): Interval, one_ended: bool, noise: impl Fn(f32, f32) -> f64) -> Interval {
     let magnitude = lo.abs().max(hi.abs());
     let shrunk = |t: f32| {
         if one_ended {
@@ -44,7 +50,7 @@ pub fn range(sketch: &Sketch, grid: Grid, policy: &Policy, clip_weight: f64) -> 
     });
     let (mut a, mut b) = if t == magnitude { (lo, hi) } else { shrunk(t) };
     if one_ended {
-        return Some((a, b));
+        return (a, b);
     }
     for round in 0..ROUNDS {
         let before = least;
@@ -61,7 +67,7 @@ pub fn range(sketch: &Sketch, grid: Grid, policy: &Policy, clip_weight: f64) -> 
             break;
         }
     }
-    Some((a, b))
+    (a, b)
 }
 
 /// Minimizes `f` over (0, most] on a scale of constant ratios: over all of it in coarse steps if `all`, else starting

@@ -1,7 +1,8 @@
 //! Static quantization: ranges of activations from calibration, everything rounded ahead of time.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use ir::Model;
+use passes::equalize_channels::equalize;
 use passes::quantize::{QuantPlan, choose};
 
 use super::super::calibrate::{CalibrateOptions, calibrate_somewhere};
@@ -20,7 +21,7 @@ pub fn make(job: &mut Job<'_>) -> Result<(Model, QuantPlan)> {
         job.notes.push("RANDOM calibration data: the ranges mean nothing for real inputs".into());
     }
     let mut draft = match &options.plan {
-        Some(plan) => Draft::of_plan(job.float.clone(), plan.clone()),
+        Some(plan) => Draft::of_plan(as_planned(job.float, plan, &table)?, plan.clone()),
         None => Draft::new(job.float.clone(), &table.values, options)?,
     };
     job.note_if_nothing(&draft.plan);
@@ -33,6 +34,20 @@ pub fn make(job: &mut Job<'_>) -> Result<(Model, QuantPlan)> {
     }
     job.table = Some(table);
     Ok((draft.emit(options)?, draft.plan))
+}
+
+/// The model that a plan was made of: with channels equalized, if they were.
+fn as_planned(float: &Model, plan: &QuantPlan, table: &CalibrationTable) -> Result<Model> {
+    let mut model = float.clone();
+    if let Some(alpha) = plan.equalized
+        && equalize(&mut model, &table.values, alpha).channels == 0
+    {
+        bail!(
+            "the plan was made of a model whose channels were equalized by what calibration saw: give the same \
+             --data, or the --table"
+        );
+    }
+    Ok(model)
 }
 
 /// The table that was given, if it is of this model; else one run over the calibration samples.

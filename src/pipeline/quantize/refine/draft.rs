@@ -1,6 +1,7 @@
 //! A candidate: a float model (perhaps with changed weights and biases), what was decided about it, and the plan that
 //! follows.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
@@ -22,6 +23,12 @@ pub struct Draft {
     pub overrides: BTreeMap<String, Precision>,
     /// Ranges of single values that replace those of the range method.
     pub ranges: BTreeMap<String, (f32, f32)>,
+    /// Ranges of values that only a function reads are those with the least error behind it.
+    pub behind: bool,
+    /// Weight scales are searched.
+    pub weights: bool,
+    /// Sketches that replace those of calibration: of values whose numbers an accuracy pass changed.
+    pub sketches: Sketches,
     /// What follows.
     pub plan: QuantPlan,
     /// The plan was given, and does not follow from the options.
@@ -42,7 +49,16 @@ impl Draft {
 
     /// A draft that follows a given plan.
     pub fn of_plan(model: Model, plan: QuantPlan) -> Draft {
-        Draft { model, overrides: BTreeMap::new(), ranges: BTreeMap::new(), plan, given: true }
+        Draft {
+            model,
+            overrides: BTreeMap::new(),
+            ranges: BTreeMap::new(),
+            behind: false,
+            weights: false,
+            sketches: Sketches::new(),
+            plan,
+            given: true,
+        }
     }
 
     /// Makes the plan again, after a change of the model, the overrides or the ranges.
@@ -50,6 +66,13 @@ impl Draft {
     /// # Errors
     /// As [`Draft::new`].
     pub fn replan(&mut self, sketches: &Sketches, options: &QuantizeOptions) -> Result<()> {
+        let known: Cow<'_, Sketches> = if self.sketches.is_empty() {
+            Cow::Borrowed(sketches)
+        } else {
+            let mut known = sketches.clone();
+            known.extend(self.sketches.clone());
+            Cow::Owned(known)
+        };
         loop {
             let mut plan = self.chosen(options)?;
             let fit_options = FitOptions {
@@ -58,10 +81,13 @@ impl Draft {
                 ranges: self.ranges.clone(),
                 least_width: options.target.min_real_range(),
                 policy: Policy::default(),
+                behind: self.behind,
+                weights: self.weights,
             };
-            let missing = fit(&mut plan, &self.model, sketches, &fit_options);
+            let missing = fit(&mut plan, &self.model, &known, &fit_options);
             if missing.is_empty() {
                 pin(&mut plan, options)?;
+                plan.equalized = self.plan.equalized;
                 self.plan = plan;
                 return Ok(());
             }
@@ -106,7 +132,8 @@ impl Draft {
             draft.plan.biases.extend(new.filter(|(key, _)| rounded(key)));
         } else {
             let (values, conversions) = (self.plan.values.clone(), self.plan.conversions.clone());
-            draft.plan = QuantPlan { values, conversions, ..plan };
+            draft.plan = QuantPlan { values, conversions, equalized: self.plan.equalized, ..plan };
+            keep_factors(&self.plan, &mut draft.plan);
         }
         leave_room(&mut draft.plan, &draft.model);
         Ok(draft)
@@ -118,5 +145,17 @@ impl Draft {
     /// The plan does not fit the model, or its operators cannot be converted to the version that the plan needs.
     pub fn emit(&self, options: &QuantizeOptions) -> Result<Model> {
         emit(&self.model, &self.plan, options)
+    }
+}
+
+/// Weights that stay as they are keep the factors of their scales.
+fn keep_factors(from: &QuantPlan, to: &mut QuantPlan) {
+    for (key, weights) in &mut to.weights {
+        for weight in weights {
+            let same = from.weights.get(key).and_then(|old| old.iter().find(|old| old.slot == weight.slot));
+            if let Some(old) = same.filter(|old| old.value == weight.value && old.axis == weight.axis) {
+                weight.scale_factors.clone_from(&old.scale_factors);
+            }
+        }
     }
 }

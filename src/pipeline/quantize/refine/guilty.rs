@@ -52,7 +52,7 @@ pub fn suspects(
     let mut found = candidates(float, plan);
     if executor.wants_lowered() {
         let low = lowered(emitted)?;
-        let gains = gains(&low, &found, executor, feed, expected)?;
+        let gains = gains(&low, &found[..found.len().min(NOISIEST + FIRST)], executor, feed, expected)?;
         for suspect in &mut found {
             suspect.gain = gains.get(&suspect.value).copied().unwrap_or(0.0);
         }
@@ -78,7 +78,14 @@ fn candidates(float: &Model, plan: &QuantPlan) -> Vec<Suspect> {
         all.iter().filter_map(|name| Some((plan.values[*name].sqnr_db?, *name))).collect();
     by_noise.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut taken = BTreeSet::new();
-    let names = by_noise.iter().map(|(_, name)| *name).take(NOISIEST).chain(all.iter().copied().take(FIRST));
+    // Those that are tried first, then all others: where many are guilty of a little, many have to go.
+    let names = by_noise
+        .iter()
+        .map(|(_, name)| *name)
+        .take(NOISIEST)
+        .chain(all.iter().copied().take(FIRST))
+        .chain(by_noise.iter().map(|(_, name)| *name))
+        .chain(all.iter().copied());
     let names: Vec<&str> = names.filter(|name| taken.insert(*name)).collect();
     let total: u64 = plan.ops.values().map(|op| op.macs).sum();
     let suspect = |name: &str| {
