@@ -104,7 +104,7 @@ impl<'a> Linear<'a> {
             // One factor a channel: y[.., c, ..] = (x[.., c, ..] - mean[c]) / sqrt(var[c] + epsilon) * w[c] + b[c].
             "BatchNormalization" => {
                 let [channels] = *dims else { return Err(wrong()) };
-                (channels, Some(1), Layout { inner: 1, count: channels, outer: weight.elements() })
+                (channels, Some(1), Layout { inner: 1, count: channels, outer: whole }, plain(1, channels))
             }
             "MatMul" => {
                 let [rows, columns] = *dims else { return Err(wrong()) };

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use passes::quantize::Precision;
 
 use super::common::target;
-use crate::pipeline::quantize::{Mode, QuantizeOptions, named_grid};
+use crate::pipeline::quantize::{Cpu, Mode, QuantizeOptions, named_grid};
 use crate::recipe::{self, Rules, named_precision};
 
 /// See the module.
@@ -33,6 +33,9 @@ pub struct ChoiceArgs {
     /// One scale a weight instead of one a channel
     #[arg(long)]
     per_tensor: bool,
+    /// The oldest x86 CPU that the model must be right on: without VNNI, 8-bit weights are kept from saturating
+    #[arg(long, value_enum, default_value_t)]
+    cpu: Cpu,
     /// Quantize only these operators: node names, value names or types; * and ? match
     #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     include: Vec<String>,
@@ -63,6 +66,7 @@ impl ChoiceArgs {
             activation,
             weight: codes(&self.weight, "weight", true)?,
             per_tensor: self.per_tensor,
+            cpu: self.cpu,
             include: self.include.clone(),
             exclude: self.exclude.clone(),
             rules: match &self.recipe {

@@ -234,7 +234,11 @@ fn print(made: &Quantized, before: u64, after: u64) {
                 format!("{:.1}", figures.sqnr_db),
                 format!("{:.5}", figures.cosine),
                 format!("{:.4}", figures.max_abs),
-                figures.top1_agreement.map_or("-".into(), |share| format!("{:.1} %", share * 100.0)),
+                match (figures.differing, figures.top1_agreement) {
+                    (Some(differing), _) => format!("{:.1} % equal", (1.0 - differing) * 100.0),
+                    (None, Some(share)) => format!("{:.1} %", share * 100.0),
+                    (None, None) => "-".into(),
+                },
                 validation.samples.to_string(),
             ]);
         }

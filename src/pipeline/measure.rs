@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use ir::Tensor;
+use ir::{DType, Tensor};
 use quant::measure::{Distance, Divergence, Rows, TopK};
 use runtime::{Session, View};
 use serde::Serialize;
@@ -79,6 +79,16 @@ impl Comparison {
             let pairs = reference.bytes().chunks(size).zip(other.bytes().chunks(size));
             self.elements += reference.elements() as u64;
             self.differing += pairs.filter(|(a, b)| a != b).count() as u64;
+            // Integers of 8 bits are pixels or codes: how far they are apart says something. Others are classes and counts.
+            let own = |byte: &u8| match reference.dtype() {
+                DType::I8 => f32::from(*byte as i8),
+                _ => f32::from(*byte),
+            };
+            if matches!(reference.dtype(), DType::U8 | DType::I8) {
+                let a: Vec<f32> = reference.bytes().iter().map(own).collect();
+                let b: Vec<f32> = other.bytes().iter().map(own).collect();
+                self.distance.add(&a, &b)?;
+            }
             return Ok(());
         };
         self.distance.add(&a, &b)?;

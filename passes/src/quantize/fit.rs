@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use ir::Model;
+use ir::{Model, Tensor};
 use quant::bias::{code_limit, raise_weight_scales};
 use quant::range::{Channels, Method, Sketch, after, choose, weigh};
-use quant::{Grid, Params, Policy};
+use quant::{CodeType, Grid, Params, Policy};
 
 use super::behind::Functions;
-use super::plan::{Precision, QuantPlan, ValuePlan};
+use super::keys::places;
+use super::plan::{Precision, QuantPlan, ValuePlan, WeightPlan};
 use super::weights::{floats, weight_params};
 use crate::driver::Scope;
 use crate::weights::Linear;
@@ -36,6 +37,8 @@ pub struct FitOptions {
     pub behind: bool,
     /// Search the scale of each weight channel.
     pub weights: bool,
+    /// Keep pairs of products within int16: see [`avoid_saturation`].
+    pub saturates: bool,
 }
 
 /// A range with less error behind a function is taken if it is that much better, in dB: the density is an estimate.
@@ -73,6 +76,9 @@ pub fn fit(plan: &mut QuantPlan, model: &Model, sketches: &Sketches, options: &F
     if missing.is_empty() {
         if options.weights {
             search_weights(plan, model, sketches);
+        }
+        if options.saturates {
+            avoid_saturation(plan, model);
         }
         leave_room(plan, model);
     }
@@ -114,6 +120,78 @@ fn search_weights(plan: &mut QuantPlan, model: &Model, sketches: &Sketches) {
         }
     }
 }
+
+/// Raises the scales of int8 weights until no two codes of one channel can saturate the int16 in which x86 CPUs without VNNI
+/// add pairs of products (see [`quant::saturation`]). Which two become neighbours depends on the kernel, so every two of one
+/// sign count; a channel whose largest weights are few and of both signs loses less than one bit. Returns the number of
+/// channels changed.
+pub fn avoid_saturation(plan: &mut QuantPlan, model: &Model) -> usize {
+    let places = places(model);
+    let mut changed = 0;
+    for (key, weights) in &mut plan.weights {
+        let computes =
+            plan.ops.get(key).is_some_and(|op| matches!(op.precision, Precision::Int8 | Precision::Dynamic));
+        let Some(&(id, op)) = places.get(key) else { continue };
+        for weight in weights.iter_mut().filter(|weight| computes && weight.grid.code == CodeType::I8) {
+            let graph = model.graph(id);
+            let Some(tensor) = graph.input(op, weight.slot).and_then(|value| graph.constant(value)) else {
+                continue;
+            };
+            let Some(factors) = safe_factors(tensor, weight) else { continue };
+            changed += factors
+                .iter()
+                .zip(weight.scale_factors.iter().chain(std::iter::repeat(&1.0)))
+                .filter(|(a, b)| a != b)
+                .count();
+            weight.scale_factors = factors;
+        }
+    }
+    changed
+}
+
+/// The factors of the weight's scales with which no pair can saturate; none if they do already.
+fn safe_factors(tensor: &Tensor, weight: &WeightPlan) -> Option<Vec<f32>> {
+    let values = floats(tensor).ok()?;
+    let (layout, mut params) = weight_params(tensor, weight).ok()?;
+    let mut factors = weight.scale_factors.clone();
+    factors.resize(params.len(), 1.0);
+    // Once is enough but for roundings; each further turn raises by a hundredth.
+    for turn in 0..4 {
+        let mut ends = vec![[0i32; 4]; params.len()];
+        for (at, &value) in values.iter().enumerate() {
+            let param = layout.param_of(at);
+            let code = quant::quantize::quantize_one(value, params[param], weight.grid.codes());
+            let [most, second, least, last] = &mut ends[param];
+            if code > *most {
+                (*second, *most) = (*most, code);
+            } else {
+                *second = (*second).max(code);
+            }
+            if code < *least {
+                (*last, *least) = (*least, code);
+            } else {
+                *last = (*last).min(code);
+            }
+        }
+        let mut all_safe = true;
+        for (at, [most, second, least, last]) in ends.into_iter().enumerate() {
+            let pair = (most + second).max(-(least + last));
+            if pair > SAFE_PAIR {
+                all_safe = false;
+                let raise = pair as f32 / SAFE_PAIR as f32 * (1.0 + 0.01 * turn as f32);
+                factors[at] *= raise;
+                params[at] = Params::new(params[at].scale() * raise, params[at].zero_point()).ok()?;
+            }
+        }
+        if all_safe {
+            return (turn > 0).then_some(factors);
+        }
+    }
+    Some(factors)
+}
+
+/// Two weight codes of this sum, times the greatest activation code, stay within an int16: 255 * 128 = 32,640.
+const SAFE_PAIR: i32 = 128;
 
 /// The second moment of each channel, from its extrema and mean: a channel's variance is at most (most - mean)·(mean - least)
 /// (Bhatia and Davis, 2000), and a ninth of that for a normal one seen for a while.
@@ -252,4 +330,114 @@ fn seen(
 /// Values of one class may have different shapes, so their channels cannot be merged; one scale needs none.
 fn without_channels(sketch: &Sketch) -> Sketch {
     sketch.clone().without_channels()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantize::{Choices, choose as plan_of};
+    use quant::saturation::{dot, dot_saturating};
+
+    fn parse(body: &str) -> Model {
+        let text = format!("<ir_version: 10, opset_import: [\"\": 17]>\n{body}");
+        let mut model = ir::text::parse(&text).unwrap_or_else(|error| panic!("{error} in\n{text}"));
+        let steps = [crate::Step::Once(crate::Spec::new("infer_shapes"))];
+        crate::run(&mut model, &steps, crate::Options::default()).unwrap();
+        model
+    }
+
+    fn fitted(model: &Model, saturates: bool, weights: bool, x: &[f32]) -> QuantPlan {
+        let target = crate::target::target("ort-cpu").unwrap();
+        let mut plan = plan_of(model, &Choices::new(target));
+        let names = plan.rounded().map(|(name, _)| name.to_string());
+        let mut sketches: Sketches = names.map(|name| (name, Sketch::of(&[-1.0, 1.0]))).collect();
+        let mut seen = Sketch::new();
+        let layout = quant::Layout::per_axis(&[x.len() / 4, 4], 1).unwrap();
+        seen.observe_channels(0, x, &layout).unwrap();
+        sketches.insert("x".into(), seen);
+        let options = FitOptions {
+            method: Method::MinMax,
+            methods: BTreeMap::new(),
+            ranges: BTreeMap::new(),
+            least_width: None,
+            policy: Policy::default(),
+            behind: false,
+            weights,
+            saturates,
+        };
+        assert!(fit(&mut plan, model, &sketches, &options).is_empty());
+        plan
+    }
+
+    /// Codes of the weight by output channel.
+    fn codes(model: &Model, plan: &QuantPlan) -> Vec<Vec<i8>> {
+        let weight = &plan.weights["y"][0];
+        let tensor = model.main().constant(model.main().find("w").unwrap()).unwrap();
+        let values = floats(tensor).unwrap();
+        let (layout, params) = weight_params(tensor, weight).unwrap();
+        let mut rows = vec![Vec::new(); params.len()];
+        for (at, &value) in values.iter().enumerate() {
+            let param = layout.param_of(at);
+            let code = quant::quantize::quantize_one(value, params[param], weight.grid.codes());
+            rows[param].push(code as i8);
+        }
+        rows
+    }
+
+    const GEMM: &str = "g (float[1,4] x) => (float[1,3] y)
+        <float[3,4] w = {1, 0.99, 0.5, 0.98,  1, -1, 0.001, 0.005,  -0.3, -0.29, -0.3, 0.3}, float[3] b = {1, 1, 1}>
+        { y = Gemm<transB: int = 1>(x, w, b) }";
+
+    #[test]
+    fn pairs_of_products_stay_within_16_bits_without_vnni() {
+        let model = parse(GEMM);
+        let x = [1.0, 1.0, 1.0, 1.0];
+        let worst = [255u8; 4];
+        let plain = codes(&model, &fitted(&model, false, false, &x));
+        assert_ne!(dot(&worst, &plain[0]), dot_saturating(&worst, &plain[0]), "else this shows nothing");
+        let plan = fitted(&model, true, false, &x);
+        for row in codes(&model, &plan) {
+            // Whatever the order of the sum: all pairs of one sign are safe.
+            for (at, &a) in row.iter().enumerate() {
+                for &b in &row[at + 1..] {
+                    let (x, w) = ([255u8; 2], [a, b]);
+                    assert_eq!(dot(&x, &w), dot_saturating(&x, &w), "{row:?}");
+                }
+            }
+        }
+        // The second row has one large weight of each sign: it keeps all its bits.
+        assert_eq!(plan.weights["y"][0].scale_factors[1], 1.0);
+        assert_eq!(codes(&model, &plan)[1][..2], [127, -127]);
+    }
+
+    #[test]
+    fn a_weight_that_meets_little_does_not_set_the_scale() {
+        let model = parse(
+            "g (float[1,4] x) => (float[1,1] y)
+            <float[1,4] w = {0.5, 0.313, -0.227, 1.0}, float[1] b = {0}> { y = Gemm<transB: int = 1>(x, w, b) }",
+        );
+        let searched = |x: &[f32]| fitted(&model, false, true, x).weights["y"][0].scale_factors.clone();
+        let meets_nothing = searched(&[3.0, 2.0, 2.5, 0.0, -3.0, -2.0, -2.5, 0.0]);
+        assert!(meets_nothing[0] < 0.9, "{meets_nothing:?}");
+        let all_alike = searched(&[3.0, 2.0, 2.5, 3.0, -3.0, -2.0, -2.5, -3.0]);
+        assert!(all_alike.first().is_none_or(|&factor| factor > 0.95), "{all_alike:?}");
+    }
+
+    #[test]
+    fn a_large_bias_beside_dead_weights_leaves_room_in_32_bits() {
+        let model = parse(
+            "g (float[1,4] x) => (float[1,2] y)
+            <float[2,4] w = {1e-9, 0, 0, 1e-9,  1, 1, 1, 1}, float[2] b = {1000, 1}>
+            { y = Gemm<transB: int = 1>(x, w, b) }",
+        );
+        let x = [0.001, 0.001, 0.001, 0.001];
+        let plan = fitted(&model, false, false, &x);
+        let factors = &plan.weights["y"][0].scale_factors;
+        assert!(factors[0] > 1.0 && factors[1] == 1.0, "{factors:?}");
+        let tensor = model.main().constant(model.main().find("w").unwrap()).unwrap();
+        let (_, params) = weight_params(tensor, &plan.weights["y"][0]).unwrap();
+        let scale = f64::from(plan.values["x"].params.unwrap().scale()) * f64::from(params[0].scale());
+        // Four products of 255 * 128 fit beside the bias's code.
+        assert!(1000.0 / scale + 4.0 * 255.0 * 128.0 <= f64::from(i32::MAX));
+    }
 }

@@ -2,10 +2,11 @@
 
 use anyhow::Result;
 use ir::Model;
+use passes::quantize::fit::avoid_saturation;
 use passes::quantize::{QuantPlan, choose};
 
-use super::Job;
 use super::select::{adjust, choices};
+use super::{Cpu, Job};
 
 /// Plans and emits.
 pub fn make(job: &mut Job<'_>) -> Result<(Model, QuantPlan)> {
@@ -16,6 +17,9 @@ pub fn make(job: &mut Job<'_>) -> Result<(Model, QuantPlan)> {
             choices.dynamic = true;
             let mut plan = choose(job.float, &choices);
             adjust(&mut plan, job.float, job.options)?;
+            if job.options.cpu == Cpu::Avx2 {
+                avoid_saturation(&mut plan, job.float);
+            }
             plan
         }
     };

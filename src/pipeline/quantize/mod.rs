@@ -52,6 +52,16 @@ pub enum Format {
     Qoperator,
 }
 
+/// Which x86 CPUs the model must be right on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Cpu {
+    /// With 8-bit dot products (VNNI), or not x86: weights use all of 8 bits.
+    #[default]
+    Vnni,
+    /// Without: pairs of products are added in 16 bits there, so weights that could overflow them get larger scales.
+    Avx2,
+}
+
 /// What to make.
 #[derive(Clone)]
 pub struct QuantizeOptions {
@@ -87,6 +97,8 @@ pub struct QuantizeOptions {
     pub table: Option<CalibrationTable>,
     /// Let accuracy passes change the draft, each if it helps.
     pub refine: bool,
+    /// Which CPUs the model must be right on.
+    pub cpu: Cpu,
 }
 
 impl QuantizeOptions {
@@ -109,6 +121,7 @@ impl QuantizeOptions {
             plan: None,
             table: None,
             refine: true,
+            cpu: Cpu::default(),
         }
     }
 

@@ -12,7 +12,7 @@ use passes::quantize::{Precision, QuantPlan, choose};
 use quant::Policy;
 
 use super::super::select::{adjust, choices, methods, pin};
-use super::super::{QuantizeOptions, emit};
+use super::super::{Cpu, QuantizeOptions, emit};
 
 /// See the module.
 #[derive(Clone)]
@@ -83,6 +83,7 @@ impl Draft {
                 policy: Policy::default(),
                 behind: self.behind,
                 weights: self.weights,
+                saturates: options.cpu == Cpu::Avx2,
             };
             let missing = fit(&mut plan, &self.model, &known, &fit_options);
             if missing.is_empty() {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use ir::{DType, Model, Tensor};
+use passes::quantize::cost::macs;
 use quant::measure::{Distance, TopK};
 use runtime::{Executor, Feed, Session, View};
 use serde::Serialize;
@@ -24,8 +25,10 @@ pub const EXACT_DB: f64 = 20.0;
 /// The default quality bar of integer outputs (pixels): root mean square of the error, in codes.
 pub const QUALITY_RMS: f64 = 1.0;
 
-/// Samples that a candidate is judged by. More would tell candidates apart better than it would change the choice.
-const SAMPLES: usize = 12;
+/// Fewest and most samples that a candidate is judged by; between them as many as [`WORK`] multiplications allow.
+const SAMPLES: (usize, usize) = (12, 64);
+/// Multiplications of a judgement, all samples together: a second or so.
+const WORK: u64 = 4_000_000_000;
 /// Bytes of inputs and outputs that are kept of them.
 const BYTES: usize = 256 << 20;
 
@@ -101,6 +104,12 @@ impl Held {
         Ok(Held { feeds })
     }
 
+    /// These samples.
+    #[cfg(test)]
+    pub fn of(feeds: Vec<Feed>) -> Held {
+        Held { feeds }
+    }
+
     /// The samples.
     pub fn feeds(&self) -> &[Feed] {
         &self.feeds
@@ -131,7 +140,7 @@ impl Judge {
         let float = lowered(job.float)?;
         let (executor, _) = job.options.engine.choose(&float)?;
         let threads = job.options.engine.threads();
-        let mut samples = Held::read(job.source, &job.judged, SAMPLES)?;
+        let mut samples = Held::read(job.source, &job.judged, samples_of(job.float))?;
         let session = prepare(executor.as_ref(), &float, vec![])?;
         let mut expected = outputs(session.as_ref(), &samples, threads)?;
         let size = |kept: &BTreeMap<String, Tensor>| kept.values().map(|t| t.bytes().len()).sum::<usize>();
@@ -144,6 +153,11 @@ impl Judge {
     /// The runtime.
     pub fn executor(&self) -> &dyn Executor {
         self.executor.as_ref()
+    }
+
+    /// How many samples it judges by.
+    pub fn samples(&self) -> usize {
+        self.expected.len()
     }
 
     /// One sample and what the float model makes of it.
@@ -184,6 +198,14 @@ impl Judge {
         });
         Ok(Score { outputs: outputs.collect() })
     }
+}
+
+/// How many samples tell candidates apart: many of a small model, which costs little, a dozen of a large one.
+fn samples_of(model: &Model) -> usize {
+    let graph = model.main();
+    let work: u64 = graph.ops().into_iter().map(|op| macs(graph, op)).fold(0, u64::saturating_add);
+    let (least, most) = SAMPLES;
+    usize::try_from(WORK / work.max(1)).unwrap_or(most).clamp(least, most)
 }
 
 /// Numbers of any type that has an order: floats, integers, truth values.

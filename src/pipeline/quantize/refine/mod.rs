@@ -17,6 +17,7 @@ use passes::quantize::{Precision, QuantPlan};
 use serde::Serialize;
 
 pub(super) use draft::Draft;
+use guilty::Suspect;
 use judge::{Judge, Score};
 
 use super::super::calibrate::{CalibrateOptions, calibrate};
@@ -26,17 +27,23 @@ use judge::Held;
 /// A pass is kept if it leaves at most this share of the noise: 0.1 dB less. Smaller gains are chance on a dozen samples.
 const WORTHWHILE: f64 = 0.977;
 
-/// How many of the guiltiest values are tried in float: each some more than the one before, up to all.
-const TRIED: [usize; 14] = [1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, usize::MAX];
+/// How many further values go back to float in each trial.
+const GROUPS: [usize; 12] = [1, 1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89];
+
+/// Trials in a row that may fail: what comes next on the list is guilty of less.
+const GIVE_UP: usize = 5;
 
 /// Balances between activations and weights with which channels are equalized.
 const BALANCES: [f64; 2] = [0.5, 0.75];
 
-/// Samples on which the ranges of equalized values are measured.
-const RESKETCHED: usize = 32;
+/// The second balance is tried if the first left at most this share of the noise: half a dB less.
+const PROMISING: f64 = 0.89;
 
-/// Weights of fewer elements are not worth 8 bits if their operator computes in float.
-const WORTH_STORING: usize = 1024;
+/// Samples on which the ranges of equalized values are measured.
+const RESKETCHED: usize = 24;
+
+/// Fewer samples cannot tell whether a pass that gains little gains anything.
+const FEWEST: usize = 8;
 
 /// No pass is tried on a draft this close to the float model: more is not to be seen in any output.
 const ENOUGH_DB: f64 = 45.0;
@@ -65,7 +72,7 @@ pub(super) fn refine(job: &mut Job<'_>, draft: Draft, sketches: &Sketches) -> Re
     let score = judge.score(&draft.emit(job.options)?)?;
     let mut refiner = Refiner { job, judge, draft, score, steps: Vec::new() };
     // A given plan says how channels, ranges and weights are: it was made so already.
-    if refiner.job.options.plan.is_none() {
+    if refiner.job.options.plan.is_none() && refiner.judge.samples() >= FEWEST {
         refiner.equalize_channels(sketches)?;
         refiner.fit_behind(sketches)?;
         refiner.search_weights(sketches)?;
@@ -138,7 +145,9 @@ impl Refiner<'_, '_> {
             candidate.sketches = table.values;
             candidate.replan(sketches, options)?;
             candidate.plan.equalized = Some(alpha);
-            if !self.propose("equalize_channels", what, candidate)? {
+            let before = self.score.noise();
+            if !self.propose("equalize_channels", what, candidate)? || self.score.noise() > before * PROMISING
+            {
                 break;
             }
         }
@@ -174,8 +183,8 @@ impl Refiner<'_, '_> {
         Ok(())
     }
 
-    /// Takes the fewest of the guiltiest values back to float until the quality bar is met. What reads or writes them
-    /// computes in float then; weights worth it stay in 8 bits.
+    /// Takes the guiltiest values back to float, group by group, until the quality bar is met; groups that do not help stay
+    /// as they are.
     fn restore_guilty(&mut self, sketches: &Sketches) -> Result<()> {
         let options = self.job.options;
         let Some((feed, expected)) = self.judge.example() else { return Ok(()) };
@@ -184,31 +193,42 @@ impl Refiner<'_, '_> {
         let suspects =
             guilty::suspects(&draft.model, &emitted, &draft.plan, self.judge.executor(), feed, expected)?;
         let original = self.draft.clone();
-        for count in TRIED {
-            let taken: Vec<_> = suspects.iter().take(count).collect();
-            let mut candidate = original.clone();
-            for op in taken.iter().flat_map(|suspect| &suspect.ops) {
-                candidate.overrides.insert(op.clone(), without_rounding(&original, op));
-            }
-            if candidate.overrides.len() == self.draft.overrides.len() {
-                continue;
-            }
-            candidate.replan(sketches, options)?;
-            let share = |plan: &QuantPlan| plan.integer_share().unwrap_or(0.0) * 100.0;
-            let names: Vec<&str> = taken.iter().take(3).map(|suspect| suspect.value.as_str()).collect();
-            let what = format!(
-                "{} values to float ({}{}); {:.1} % of the multiplications stay integer",
-                taken.len(),
-                names.join(", "),
-                if taken.len() > 3 { ", ..." } else { "" },
-                share(&candidate.plan)
-            );
-            self.propose("restore_guilty", what, candidate)?;
-            if self.score.passes() || count >= suspects.len() {
+        let (mut next, mut in_vain) = (0, 0);
+        for size in GROUPS {
+            let group = &suspects[next.min(suspects.len())..(next + size).min(suspects.len())];
+            next += size;
+            if group.is_empty() || in_vain == GIVE_UP {
                 break;
             }
+            let helped = self.try_in_float(sketches, &self.draft.clone(), group)?;
+            in_vain = if helped { 0 } else { in_vain + 1 };
+            if self.score.passes() {
+                return Ok(());
+            }
         }
+        // Some are guilty together only.
+        self.try_in_float(sketches, &original, &suspects[..next.min(suspects.len())])?;
         Ok(())
+    }
+
+    /// Proposes `base` with the operators around these values in float.
+    fn try_in_float(&mut self, sketches: &Sketches, base: &Draft, suspects: &[Suspect]) -> Result<bool> {
+        let mut candidate = base.clone();
+        let ops = suspects.iter().flat_map(|suspect| &suspect.ops);
+        candidate.overrides.extend(ops.map(|op| (op.clone(), Precision::Float)));
+        if candidate.overrides == self.draft.overrides {
+            return Ok(false);
+        }
+        candidate.replan(sketches, self.job.options)?;
+        let names: Vec<&str> = suspects.iter().take(3).map(|suspect| suspect.value.as_str()).collect();
+        let what = format!(
+            "{} more to float ({}{}); {:.1} % of the multiplications stay integer",
+            suspects.len(),
+            names.join(", "),
+            if suspects.len() > 3 { ", ..." } else { "" },
+            candidate.plan.integer_share().unwrap_or(0.0) * 100.0
+        );
+        self.propose("restore_guilty", what, candidate)
     }
 
     /// Stores the weights of what went back to float in 8 bits where that keeps the quality bar: most often the activations
@@ -249,12 +269,4 @@ impl Refiner<'_, '_> {
         self.propose("correct_bias", what, candidate)?;
         Ok(())
     }
-}
-
-/// How an operator computes when its data are no longer rounded: with its weights in 8 bits if they are large.
-fn without_rounding(draft: &Draft, key: &str) -> Precision {
-    let graph = draft.model.main();
-    let weights = draft.plan.weights.get(key).into_iter().flatten();
-    let sizes = weights.filter_map(|weight| Some(graph.constant(graph.find(&weight.value)?)?.elements()));
-    if sizes.sum::<usize>() >= WORTH_STORING { Precision::W8 } else { Precision::Float }
 }
