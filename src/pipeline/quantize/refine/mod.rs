@@ -156,7 +156,8 @@ impl Refiner<'_, '_> {
 
     /// Ranges with the least error behind the functions that alone read some values.
     fn fit_behind(&mut self, sketches: &Sketches) -> Result<()> {
-        let mut candidate = Draft { behind: true, ..self.draft.clone() };
+        let mut candidate = self.draft.clone();
+        candidate.behind = true;
         candidate.replan(sketches, self.job.options)?;
         let (old, new) = (&self.draft.plan.values, &candidate.plan.values);
         let changed =
@@ -173,7 +174,8 @@ impl Refiner<'_, '_> {
         if self.enough() {
             return Ok(());
         }
-        let mut candidate = Draft { weights: true, ..self.draft.clone() };
+        let mut candidate = self.draft.clone();
+        candidate.weights = true;
         candidate.replan(sketches, self.job.options)?;
         let factors = candidate.plan.weights.values().flatten().flat_map(|weight| &weight.scale_factors);
         let count = factors.filter(|&&factor| factor != 1.0).count();
