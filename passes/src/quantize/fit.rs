@@ -331,3 +331,113 @@ fn seen(
 fn without_channels(sketch: &Sketch) -> Sketch {
     sketch.clone().without_channels()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantize::{Choices, choose as plan_of};
+    use quant::saturation::{dot, dot_saturating};
+
+    fn parse(body: &str) -> Model {
+        let text = format!("<ir_version: 10, opset_import: [\"\": 17]>\n{body}");
+        let mut model = ir::text::parse(&text).unwrap_or_else(|error| panic!("{error} in\n{text}"));
+        let steps = [crate::Step::Once(crate::Spec::new("infer_shapes"))];
+        crate::run(&mut model, &steps, crate::Options::default()).unwrap();
+        model
+    }
+
+    fn fitted(model: &Model, saturates: bool, weights: bool, x: &[f32]) -> QuantPlan {
+        let target = crate::target::target("ort-cpu").unwrap();
+        let mut plan = plan_of(model, &Choices::new(target));
+        let names = plan.rounded().map(|(name, _)| name.to_string());
+        let mut sketches: Sketches = names.map(|name| (name, Sketch::of(&[-1.0, 1.0]))).collect();
+        let mut seen = Sketch::new();
+        let layout = quant::Layout::per_axis(&[x.len() / 4, 4], 1).unwrap();
+        seen.observe_channels(0, x, &layout).unwrap();
+        sketches.insert("x".into(), seen);
+        let options = FitOptions {
+            method: Method::MinMax,
+            methods: BTreeMap::new(),
+            ranges: BTreeMap::new(),
+            least_width: None,
+            policy: Policy::default(),
+            behind: false,
+            weights,
+            saturates,
+        };
+        assert!(fit(&mut plan, model, &sketches, &options).is_empty());
+        plan
+    }
+
+    /// Codes of the weight by output channel.
+    fn codes(model: &Model, plan: &QuantPlan) -> Vec<Vec<i8>> {
+        let weight = &plan.weights["y"][0];
+        let tensor = model.main().constant(model.main().find("w").unwrap()).unwrap();
+        let values = floats(tensor).unwrap();
+        let (layout, params) = weight_params(tensor, weight).unwrap();
+        let mut rows = vec![Vec::new(); params.len()];
+        for (at, &value) in values.iter().enumerate() {
+            let param = layout.param_of(at);
+            let code = quant::quantize::quantize_one(value, params[param], weight.grid.codes());
+            rows[param].push(code as i8);
+        }
+        rows
+    }
+
+    const GEMM: &str = "g (float[1,4] x) => (float[1,3] y)
+        <float[3,4] w = {1, 0.99, 0.5, 0.98,  1, -1, 0.001, 0.005,  -0.3, -0.29, -0.3, 0.3}, float[3] b = {1, 1, 1}>
+        { y = Gemm<transB: int = 1>(x, w, b) }";
+
+    #[test]
+    fn pairs_of_products_stay_within_16_bits_without_vnni() {
+        let model = parse(GEMM);
+        let x = [1.0, 1.0, 1.0, 1.0];
+        let worst = [255u8; 4];
+        let plain = codes(&model, &fitted(&model, false, false, &x));
+        assert_ne!(dot(&worst, &plain[0]), dot_saturating(&worst, &plain[0]), "else this shows nothing");
+        let plan = fitted(&model, true, false, &x);
+        for row in codes(&model, &plan) {
+            // Whatever the order of the sum: all pairs of one sign are safe.
+            for (at, &a) in row.iter().enumerate() {
+                for &b in &row[at + 1..] {
+                    let (x, w) = ([255u8; 2], [a, b]);
+                    assert_eq!(dot(&x, &w), dot_saturating(&x, &w), "{row:?}");
+                }
+            }
+        }
+        // The second row has one large weight of each sign: it keeps all its bits.
+        assert_eq!(plan.weights["y"][0].scale_factors[1], 1.0);
+        assert_eq!(codes(&model, &plan)[1][..2], [127, -127]);
+    }
+
+    #[test]
+    fn a_weight_that_meets_little_does_not_set_the_scale() {
+        let model = parse(
+            "g (float[1,4] x) => (float[1,1] y)
+            <float[1,4] w = {0.5, 0.313, -0.227, 1.0}, float[1] b = {0}> { y = Gemm<transB: int = 1>(x, w, b) }",
+        );
+        let searched = |x: &[f32]| fitted(&model, false, true, x).weights["y"][0].scale_factors.clone();
+        let meets_nothing = searched(&[3.0, 2.0, 2.5, 0.0, -3.0, -2.0, -2.5, 0.0]);
+        assert!(meets_nothing[0] < 0.9, "{meets_nothing:?}");
+        let all_alike = searched(&[3.0, 2.0, 2.5, 3.0, -3.0, -2.0, -2.5, -3.0]);
+        assert!(all_alike.first().is_none_or(|&factor| factor > 0.95), "{all_alike:?}");
+    }
+
+    #[test]
+    fn a_large_bias_beside_dead_weights_leaves_room_in_32_bits() {
+        let model = parse(
+            "g (float[1,4] x) => (float[1,2] y)
+            <float[2,4] w = {1e-9, 0, 0, 1e-9,  1, 1, 1, 1}, float[2] b = {1000, 1}>
+            { y = Gemm<transB: int = 1>(x, w, b) }",
+        );
+        let x = [0.001, 0.001, 0.001, 0.001];
+        let plan = fitted(&model, false, false, &x);
+        let factors = &plan.weights["y"][0].scale_factors;
+        assert!(factors[0] > 1.0 && factors[1] == 1.0, "{factors:?}");
+        let tensor = model.main().constant(model.main().find("w").unwrap()).unwrap();
+        let (_, params) = weight_params(tensor, &plan.weights["y"][0]).unwrap();
+        let scale = f64::from(plan.values["x"].params.unwrap().scale()) * f64::from(params[0].scale());
+        // Four products of 255 * 128 fit beside the bias's code.
+        assert!(1000.0 / scale + 4.0 * 255.0 * 128.0 <= f64::from(i32::MAX));
+    }
+}

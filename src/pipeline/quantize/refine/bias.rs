@@ -346,6 +346,44 @@ mod tests {
         assert_eq!(x, [2.0, 4.0, 9.0, 29.0, 6.0, 8.0, 49.0, 69.0]);
     }
 
+    /// The reference evaluator lets nobody change values, so these are sweeps.
+    #[test]
+    fn sweeps_find_what_each_layer_adds() {
+        let parse = |w: &str| -> Model {
+            let text = format!(
+                "<ir_version: 10, opset_import: [\"\": 17]> g (float[1,2] x) => (float[1,2] z)
+                <float[2,2] w = {{{w}}}, float[2] b = {{1, 2}}, float[2,2] v = {{1, 0, 0, 1}}, float[2] c = {{0, 0}}>
+                {{ y = Gemm(x, w, b) z = Gemm(y, v, c) }}"
+            );
+            ir::text::parse(&text).unwrap()
+        };
+        let float = parse("1, 0, 0, 1");
+        // \"Quantized\": one weight of the first layer is 1.5 instead of 1. Biases follow the float model's.
+        let emit = |model: &Model| -> Result<Model> {
+            let mut emitted = parse("1.5, 0, 0, 1");
+            let graph = emitted.main_mut();
+            for (value, name) in [("y", "b"), ("z", "c")] {
+                let held = |graph: &ir::Graph| {
+                    let (op, _) = graph.producer(graph.find(value).unwrap()).unwrap();
+                    (op, graph.input(op, 2).unwrap())
+                };
+                let bias = model.main().constant(held(model.main()).1).unwrap().clone();
+                let (op, _) = held(graph);
+                let fresh = graph.new_constant(name, bias);
+                graph.set_input(op, 2, Some(fresh));
+            }
+            Ok(emitted)
+        };
+        let feed = |x: f32| -> runtime::Feed {
+            vec![("x".to_string(), ir::Tensor::from_slice(&[1, 2], &[x, 1.0]).unwrap())]
+        };
+        let samples = Held::of(vec![feed(2.0), feed(2.0), feed(2.0)]);
+        let shifts = shifts(&float, &emit, &runtime::Reference, &samples).unwrap();
+        // The first layer is off by 0.5 * 2 on its first channel, always; the second, behind the correction, is right.
+        assert_eq!(shifts["y"], [-1.0, 0.0]);
+        assert_eq!(shifts["z"], [0.0, 0.0]);
+    }
+
     #[test]
     fn what_is_not_systematic_does_not_move() {
         assert_eq!(shrunk_mean(&[&[2.0, 1.0], &[2.0, -1.0]]), [2.0, 0.0]);

@@ -190,3 +190,85 @@ fn noise(expected: &BTreeMap<String, Tensor>, found: &BTreeMap<String, Tensor>) 
     }
     Ok(sum / count.max(1) as f64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::super::prepare::quantizable;
+    use super::super::super::QuantizeOptions;
+    use super::super::Draft;
+    use super::*;
+    use quant::range::Sketch;
+
+    /// Two convolutions with a function between them; the second is by far the larger.
+    fn model() -> Model {
+        let ones = |count: usize| vec!["0.5"; count].join(", ");
+        let text = format!(
+            "<ir_version: 10, opset_import: [\"\": 17]> g (float[1,1,4,4] x) => (float[1,2,4,4] z)
+            <float[8,1,1,1] w = {{{}}}, float[2,8,1,1] v = {{{}}}>
+            {{ a = Conv(x, w) y = Relu(a) z = Conv(y, v) }}",
+            ones(8),
+            ones(16)
+        );
+        quantizable(ir::text::parse(&text).unwrap()).unwrap()
+    }
+
+    fn sketches(y: &[f32]) -> BTreeMap<String, Sketch> {
+        let plain: Vec<f32> = (0..256).map(|i| i as f32 / 255.0).collect();
+        let mut all: BTreeMap<String, Sketch> =
+            ["x", "a", "z"].map(|name| (name.to_string(), Sketch::of(&plain))).into();
+        all.insert("y".into(), Sketch::of(y));
+        all
+    }
+
+    #[test]
+    fn the_noisiest_value_comes_first_with_what_reads_and_writes_it() {
+        let options = QuantizeOptions::for_target("ort-cpu").unwrap();
+        // One number far from all others: whatever the range, much is lost.
+        let mut y: Vec<f32> = (0..10_000).map(|i| i as f32 / 1e6).collect();
+        y.push(100.0);
+        let draft = Draft::new(model(), &sketches(&y), &options).unwrap();
+        let found = candidates(&draft.model, &draft.plan);
+        assert_eq!(found[0].value, "y");
+        // The function between them computes nothing of its own.
+        assert_eq!(found[0].ops, ["a", "z"]);
+        assert_eq!(found[0].cost, 1.0);
+        let input = found.iter().find(|suspect| suspect.value == "x").unwrap();
+        assert_eq!(input.ops, ["a"]);
+        // 8 * 16 of the 8 * 16 + 2 * 16 * 8 multiplications.
+        assert!((input.cost - 1.0 / 3.0).abs() < 1e-12, "{}", input.cost);
+    }
+
+    #[test]
+    fn values_that_were_never_seen_stay_float() {
+        let options = QuantizeOptions::for_target("ort-cpu").unwrap();
+        let plain: Vec<f32> = (0..256).map(|i| i as f32 / 255.0).collect();
+        let mut sketches = sketches(&plain);
+        sketches.remove("z");
+        let draft = Draft::new(model(), &sketches, &options).unwrap();
+        assert_eq!(draft.overrides, BTreeMap::from([("z".to_string(), Precision::Float)]));
+        assert_eq!(draft.plan.ops["a"].precision, Precision::Int8);
+        assert!(draft.plan.values.contains_key("y") && !draft.plan.values.contains_key("z"));
+        // Nothing was seen that anything could be quantized by.
+        let nothing = Draft::new(model(), &BTreeMap::new(), &options).unwrap();
+        assert!(nothing.plan.values.is_empty());
+    }
+
+    #[test]
+    fn roundings_go_by_the_names_of_the_plan() {
+        let options = QuantizeOptions::for_target("ort-cpu").unwrap();
+        let plain: Vec<f32> = (0..256).map(|i| i as f32 / 255.0).collect();
+        let draft = Draft::new(model(), &sketches(&plain), &options).unwrap();
+        let low = lowered(&draft.emit(&options).unwrap()).unwrap();
+        let found: Vec<String> = roundings(&low).into_keys().collect();
+        assert_eq!(found, ["x", "y", "z"]);
+    }
+
+    #[test]
+    fn the_mean_over_the_outputs_is_the_noise() {
+        let tensor = |v: [f32; 2]| Tensor::from_slice(&[2], &v).unwrap();
+        let expected = BTreeMap::from([("a".into(), tensor([3.0, 4.0])), ("b".into(), tensor([1.0, 0.0]))]);
+        let found = BTreeMap::from([("a".into(), tensor([3.0, 3.5])), ("b".into(), tensor([1.0, 0.0]))]);
+        // 0.25 of 25, and nothing: 1e-20 stands for nothing.
+        assert!((noise(&expected, &found).unwrap() - 0.005).abs() < 1e-9);
+    }
+}

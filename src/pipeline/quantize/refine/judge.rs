@@ -104,6 +104,12 @@ impl Held {
         Ok(Held { feeds })
     }
 
+    /// These samples.
+    #[cfg(test)]
+    pub fn of(feeds: Vec<Feed>) -> Held {
+        Held { feeds }
+    }
+
     /// The samples.
     pub fn feeds(&self) -> &[Feed] {
         &self.feeds
