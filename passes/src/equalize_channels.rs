@@ -35,6 +35,9 @@ const FUNCTIONS: &[&str] = &["Relu", "Clip", "PRelu", "LeakyRelu"];
 /// Relative sizes below this are those of dead channels.
 const DEAD: f64 = 1e-6;
 
+/// Constants to replace: operator, input, new value.
+type Edits = Vec<(OpId, usize, Tensor)>;
+
 /// What was changed.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Equalized {
@@ -523,17 +526,13 @@ impl<'a> Analysis<'a> {
         factors
     }
 
-    fn edits(
-        mut self,
-        sketches: &BTreeMap<String, Sketch>,
-        alpha: f64,
-    ) -> Option<(Vec<(OpId, usize, Tensor)>, Equalized)> {
+    fn edits(mut self, sketches: &BTreeMap<String, Sketch>, alpha: f64) -> Option<(Edits, Equalized)> {
         let factors = self.factors(sketches, alpha);
         let of = |this: &mut Self, span: Span| -> Vec<f64> {
             (0..span.count).map(|at| factors[this.root(span.base + at)]).collect()
         };
         let moves = |factors: &[f64]| factors.iter().any(|&s| s != 1.0);
-        let mut edits = Vec::new();
+        let mut edits = Edits::new();
         let products = std::mem::take(&mut self.products);
         for Product { op, input, output } in products {
             let (read, written) = (of(&mut self, input), of(&mut self, output));
@@ -579,9 +578,8 @@ impl<'a> Analysis<'a> {
                 equalized.values.push(self.graph().value(value).name().to_string());
             }
         }
-        for at in 0..self.parent.len() {
-            let root = self.root(at);
-            equalized.channels += usize::from(root == at && factors[at] != 1.0);
+        for (at, &factor) in factors.iter().enumerate() {
+            equalized.channels += usize::from(self.root(at) == at && factor != 1.0);
         }
         (!edits.is_empty()).then_some((edits, equalized))
     }

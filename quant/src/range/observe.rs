@@ -245,8 +245,7 @@ pub fn observe(x: &[f32], split: Split, histogram: &mut Histogram, columns: &mut
                 stretch.chunks(CHUNK).for_each(|piece| call.stretch(piece, &mut lanes));
                 call.columns.add(run % split.channels, &lanes);
             }
-        } else if split.inner > 0 {
-            let whole = CHUNK / split.inner;
+        } else if let Some(whole) = CHUNK.checked_div(split.inner) {
             for (i, piece) in x.chunks(whole * split.inner).enumerate() {
                 call.stretches(piece, i * whole, split);
             }
@@ -406,8 +405,8 @@ fn magnitude_body(x: &[f32]) -> u32 {
     let (chunks, rest) = x.as_chunks::<LANES>();
     let (mut greatest, mut any) = ([0u32; LANES], [0u32; LANES]);
     for c in chunks {
-        for i in 0..LANES {
-            let bits = c[i].to_bits();
+        for (i, v) in c.iter().enumerate() {
+            let bits = v.to_bits();
             greatest[i] = greatest[i].max(bits & 0x7fff_ffff);
             any[i] |= bits;
         }
@@ -425,12 +424,12 @@ fn scan_body(x: &[f32], lanes: &mut Lanes) {
     let (chunks, rest) = x.as_chunks::<LANES>();
     let mut here = *lanes;
     for c in chunks {
-        for i in 0..LANES {
-            here.lo[i] = least(c[i], here.lo[i]);
-            here.hi[i] = greatest(c[i], here.hi[i]);
+        for (i, &v) in c.iter().enumerate() {
+            here.lo[i] = least(v, here.lo[i]);
+            here.hi[i] = greatest(v, here.hi[i]);
         }
-        for i in 0..LANES {
-            let v = f64::from(c[i]);
+        for (i, &v) in c.iter().enumerate() {
+            let v = f64::from(v);
             here.sum[i] += v;
             here.sum_sq[i] += v * v;
         }
@@ -457,12 +456,12 @@ fn scan_rows_body(x: &[f32], lo: &mut [f32], hi: &mut [f32], sum: &mut [f64], su
         let mut here = Lanes { lo: *lo, hi: *hi, sum: *sum, sum_sq: *sum_sq };
         for row in x.chunks_exact(width) {
             let Some(c) = row[block * LANES..].first_chunk::<LANES>() else { continue };
-            for i in 0..LANES {
-                here.lo[i] = least(c[i], here.lo[i]);
-                here.hi[i] = greatest(c[i], here.hi[i]);
+            for (i, &v) in c.iter().enumerate() {
+                here.lo[i] = least(v, here.lo[i]);
+                here.hi[i] = greatest(v, here.hi[i]);
             }
-            for i in 0..LANES {
-                let v = f64::from(c[i]);
+            for (i, &v) in c.iter().enumerate() {
+                let v = f64::from(v);
                 here.sum[i] += v;
                 here.sum_sq[i] += v * v;
             }
