@@ -43,8 +43,11 @@ pub struct Mixer<'a> {
     /// The same with everything at another precision whose ranges are known ahead of time.
     further: BTreeMap<Precision, QuantPlan>,
     /// Weights in forms that the base plan has not, by operator: searching their scales takes a while.
-    stored: Mutex<BTreeMap<(String, Precision), Option<Vec<WeightPlan>>>>,
+    stored: Mutex<Stored>,
 }
+
+/// Planned weights by operator and precision; none where the operator has no weight that can be stored so.
+type Stored = BTreeMap<(String, Precision), Option<Vec<WeightPlan>>>;
 
 impl<'a> Mixer<'a> {
     /// Finds the groups.
