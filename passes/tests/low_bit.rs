@@ -370,3 +370,133 @@ outer (bool[1] flag, float[2,4] x) => (float[2,3] y) <float[4,3] w = {1,2,3,4,5,
         agree(&a[0], &b[0], Some(0.1)).unwrap();
     }
 }
+
+/// Two layers of a small decoder, weights named w0, w1, ... in their order: no name says what they are.
+fn decoder() -> Model {
+    let (vocabulary, width, inner) = (40, 8, 16);
+    let mut b = Builder::new(21);
+    let ids = b.input("ids", "int64[5]");
+    let mut count = 0;
+    let mut weight = |b: &mut Builder, dims: [usize; 2]| {
+        count += 1;
+        b.constant(&format!("w{}", count - 1), tensor(DType::F32, &dims, &numbers(dims[0], dims[1])))
+    };
+    let table = weight(&mut b, [vocabulary, width]);
+    let mut stream = op(&mut b, Op::new("Gather"), &[table, ids]);
+    for _ in 0..2 {
+        let h = op(&mut b, Op::new("Relu"), &[stream]);
+        let q = weight(&mut b, [width, width]);
+        let q = op(&mut b, Op::new("MatMul"), &[h, q]);
+        let k = weight(&mut b, [width, width]);
+        let k = op(&mut b, Op::new("MatMul"), &[h, k]);
+        let v = weight(&mut b, [width, width]);
+        let v = op(&mut b, Op::new("MatMul"), &[h, v]);
+        let turned = op(&mut b, Op::new("Transpose"), &[k]);
+        let scores = op(&mut b, Op::new("MatMul"), &[q, turned]);
+        let shares = op(&mut b, Op::new("Softmax"), &[scores]);
+        let mixed = op(&mut b, Op::new("MatMul"), &[shares, v]);
+        let o = weight(&mut b, [width, width]);
+        let o = op(&mut b, Op::new("MatMul"), &[mixed, o]);
+        stream = op(&mut b, Op::new("Add"), &[stream, o]);
+        let h = op(&mut b, Op::new("Relu"), &[stream]);
+        let gate = weight(&mut b, [width, inner]);
+        let gate = op(&mut b, Op::new("MatMul"), &[h, gate]);
+        let share = op(&mut b, Op::new("Sigmoid"), &[gate]);
+        let up = weight(&mut b, [width, inner]);
+        let up = op(&mut b, Op::new("MatMul"), &[h, up]);
+        let gated = op(&mut b, Op::new("Mul"), &[share, up]);
+        let down = weight(&mut b, [inner, width]);
+        let down = op(&mut b, Op::new("MatMul"), &[gated, down]);
+        stream = op(&mut b, Op::new("Add"), &[stream, down]);
+    }
+    let head = weight(&mut b, [width, vocabulary]);
+    let y = op(&mut b, Op::new("MatMul"), &[stream, head]);
+    b.output(y);
+    let mut model = b.build();
+    infer(&mut model);
+    model
+}
+
+#[test]
+fn roles_follow_from_the_graph() {
+    use quant::weight::kmix::Role::{AttentionOutput, Down, Embedding, Head, Other, Value};
+    let model = decoder();
+    let (sites, _) = find(&model, 1);
+    let names: Vec<&str> = sites.iter().map(|site| &*site.name).collect();
+    assert_eq!(names, (0..16).map(|at| format!("w{at}")).collect::<Vec<_>>());
+    let layer = [Other, Other, Value, AttentionOutput, Other, Other, Down];
+    let wanted: Vec<_> = [Embedding].into_iter().chain(layer).chain(layer).chain([Head]).collect();
+    assert_eq!(onnxq_passes::quantize::low_bit::roles(&model, &sites), (wanted, 1));
+}
+
+#[test]
+fn scales_of_eight_bits_are_dequantized_in_the_graph() {
+    let ort = profile("ort-cpu").unwrap();
+    let make = |w: &Weight<'_>| {
+        let q = rtn(w, &quant::weight::Spec::int4(32)).unwrap();
+        Coded::Double(quant::weight::double::double_scaled(w, &q, None).unwrap())
+    };
+    for kind in [Kind::MatMul, Kind::Transposed, Kind::Gemm(0), Kind::Gemm(1), Kind::Conv] {
+        for size in [(12, 64), (7, 40), (5, 24)] {
+            check(kind, DType::F32, size, &ort, &make);
+        }
+    }
+}
+
+#[test]
+fn powers_of_a_stream_reach_the_weights_behind_a_normalization() {
+    let (n, k) = (6, 8);
+    let mut b = Builder::new(23);
+    let ids = b.input("ids", "int64[5]");
+    // Column 3 of the table is four times as strong.
+    let values: Vec<f32> = (0..40 * k)
+        .map(|at| if at % k == 3 { 4.0 } else { 1.0 } * if at % 2 == 0 { 1.0 } else { -1.0 })
+        .collect();
+    let table = b.constant("table", tensor(DType::F32, &[40, k], &values));
+    let gamma = b.constant("gamma", tensor(DType::F32, &[k], &[1.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]));
+    let w = b.constant("w", tensor(DType::F32, &[k, n], &numbers(k, n)));
+    let v = b.constant(
+        "v",
+        tensor(DType::F32, &[k, n], &numbers(k, n).iter().map(|x| x + 1.0).collect::<Vec<_>>()),
+    );
+    let x = op(&mut b, Op::new("Gather"), &[table, ids]);
+    let h = op(&mut b, Op::new("RMSNormalization"), &[x, gamma]);
+    let y = op(&mut b, Op::new("MatMul"), &[h, w]);
+    let z = op(&mut b, Op::new("MatMul"), &[x, v]);
+    b.output(y);
+    b.output(z);
+    let mut model = b.build();
+    infer(&mut model);
+    let (sites, _) = find(&model, 1);
+    let prior = onnxq_passes::quantize::low_bit::Prior::new(&model, &sites);
+    let of = |name: &str| prior.importance(&model, sites.iter().find(|site| site.name == name).unwrap());
+    // Powers 1, 4, 1, 16, 1, 1, 1, 1 (in units of the stream's mean), scaled to mean 1.
+    let wanted = [1.0, 4.0, 1.0, 16.0, 1.0, 1.0, 1.0, 1.0].map(|p: f32| p * 8.0 / 26.0);
+    let found = of("w").unwrap();
+    assert!(found.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-5), "{found:?}"); // f32 rounding
+    assert_eq!(of("v"), None); // not behind a normalization
+}
+
+/// 8 bits on both sides: half a step of each operand of up to 64 products, which add up like a walk. Inputs are up to 2, weights
+/// up to 1.7, steps 1/127 of that.
+#[test]
+fn outliers_take_a_float_path() {
+    let (n, k) = (12, 64);
+    for kind in [Kind::MatMul, Kind::Transposed, Kind::Gemm(0), Kind::Gemm(1), Kind::Conv] {
+        for columns in [&[][..], &[3, 40]] {
+            let float = model(kind, DType::F32, n, k, &numbers(n, k));
+            let (sites, _) = find(&float, 1);
+            let stored = sites[0].stored(&float).unwrap();
+            let weight = view(&sites[0], &stored);
+            let coded =
+                Coded::Split(quant::weight::outliers::split(&weight, columns, ScaleType::F32).unwrap());
+            let packed = pack(&sites[0], DType::F32, &coded, &profile("ort-cpu").unwrap(), None).unwrap();
+            let mut wired = float.clone();
+            wire(&mut wired, &[(sites[0].clone(), packed)], |_| 0).unwrap();
+            assert!(wired.main().ops().iter().any(|&o| wired.main().op(o).kind.is("MatMulInteger")));
+            let feed = feed(kind, DType::F32, n, k);
+            let (a, b) = (evaluate(&float, &feed).unwrap(), evaluate(&wired, &feed).unwrap());
+            a.iter().zip(&b).for_each(|(a, b)| agree(a, b, Some(0.15)).unwrap());
+        }
+    }
+}

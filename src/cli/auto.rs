@@ -28,8 +28,8 @@ pub struct AutoArgs {
     /// Measure every layer and find the best mix of precisions within the budgets
     #[arg(long)]
     pub auto: bool,
-    /// The file at most: 12MB, 900KiB, 0.3x of the float model
-    #[arg(long, value_name = "SIZE", requires = "auto")]
+    /// The file at most: 12MB, 900KiB, 0.3x of the float model; with --auto, and with --mode weight-only
+    #[arg(long, value_name = "SIZE")]
     pub max_size: Option<String>,
     /// Multiplications times bits at most: 5e9, 0.08x of the float model
     #[arg(long, value_name = "OPS", requires = "auto")]

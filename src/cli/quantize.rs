@@ -91,12 +91,18 @@ pub fn run(args: &Args) -> Result<bool> {
             output: &args.output,
             target: &args.choice.target,
             exclude: &args.choice.exclude,
+            max_size: args.auto.max_size.as_deref(),
             json: args.json.as_deref(),
             bars: &args.bars,
             data: &args.data,
             engine: &args.engine,
         };
         return weight_only::run(&args.weights, &common);
+    }
+    if args.auto.max_size.is_some() && !args.auto.auto {
+        bail!(
+            "--max-size needs --auto, which chooses precisions, or --mode weight-only, which chooses widths"
+        );
     }
     let mut options = options(args)?;
     let model = read_model(&args.model)?;

@@ -2,18 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use passes::quantize::low_bit::{Kept, PROFILES, RowsForm, profile};
 use quant::weight::gptq::GptqOptions;
+use quant::weight::kmix::Mix;
+use quant::weight::outliers::OutlierOptions;
 use serde::Serialize;
 
 use super::common::{Bars, DataArgs, EngineArgs, progress, read_model};
 use super::table::Table;
 use crate::pipeline::low_bit::{
-    CalibratedOptions, LowBit, LowBitOptions, Targets, WeightMethod, WeightReport,
+    Budget, CalibratedOptions, Imatrix, Infeasible, LowBit, LowBitOptions, Targets, WeightMethod,
+    WeightReport,
 };
 use crate::pipeline::quantize::Validation;
 use crate::pipeline::quantize::weight_only::{Judge, weight_only};
+use crate::pipeline::sensitivity::costs::Limit;
 
 /// Arguments of this mode.
 #[derive(clap::Args, Clone, Debug)]
@@ -22,9 +26,9 @@ pub struct WeightArgs {
     /// Width of the codes: 2, 3 (stored as 4), 4, 8; K-quants also 5 and 6. 4 where the runtime has it
     #[arg(long)]
     bits: Option<u8>,
-    /// Inputs that share a scale: a multiple of 16; 0 for one scale an output channel
-    #[arg(long, default_value_t = 32)]
-    block: usize,
+    /// Inputs that share a scale: a multiple of 16; 0 for one scale an output channel. 32, or free under a budget
+    #[arg(long)]
+    block: Option<usize>,
     /// How codes are chosen; gptq, awq and awq+gptq need --data
     #[arg(long, value_enum, default_value_t)]
     weight_method: WeightMethod,
@@ -41,8 +45,29 @@ pub struct WeightArgs {
     #[arg(long, value_name = "LEVEL")]
     accuracy_level: Option<i64>,
     /// Another width for some weights: PATTERN=BITS; the last that fits counts
-    #[arg(long, value_name = "PATTERN=BITS", value_delimiter = ',')]
+    #[arg(long, visible_alias = "bits-for", value_name = "PATTERN=BITS", value_delimiter = ',')]
     widths: Vec<String>,
+    /// 8: scales are integers with one float step a row, about 4.4 bits a weight at 4 bits in blocks of 32
+    #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(8..=8))]
+    scale_bits: Option<u8>,
+    /// int8-outliers: inputs whose largest magnitude on the data reaches this are multiplied in float
+    #[arg(long, value_name = "MAGNITUDE", default_value_t = 6.0)]
+    outlier_threshold: f32,
+    /// int8-outliers: at most this share of the inputs
+    #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
+    outlier_share: f64,
+    /// llama.cpp's mixture of widths by role and depth: q2_k, q3_k_s, q3_k_m, q3_k_l, q4_k_s, q4_k_m, q5_k_s, q5_k_m, q6_k
+    #[arg(long, value_name = "NAME", conflicts_with = "bits")]
+    mix: Option<Mix>,
+    /// Choose widths and blocks for at most this many bits a weight on average; exit 1 if that cannot be
+    #[arg(long, value_name = "BITS", conflicts_with_all = ["mix", "max_size"])]
+    target_bpw: Option<f64>,
+    /// Weigh errors by the mean squares of inputs in this file (.npz of --write-imatrix, llama.cpp's .dat)
+    #[arg(long, value_name = "FILE")]
+    imatrix: Option<PathBuf>,
+    /// Measure mean squares of inputs on the data, weigh errors by them, and write them (.npz)
+    #[arg(long, value_name = "FILE", conflicts_with = "imatrix")]
+    write_imatrix: Option<PathBuf>,
     /// What calibrated weights reproduce
     #[arg(long, value_enum, default_value_t)]
     weight_targets: Targets,
@@ -73,6 +98,8 @@ pub struct Common<'a> {
     pub target: &'a str,
     /// Patterns of weights that stay float.
     pub exclude: &'a [String],
+    /// Size of the file.
+    pub max_size: Option<&'a str>,
     /// Where to write the report.
     pub json: Option<&'a Path>,
     /// Bars for the exit code.
@@ -107,7 +134,9 @@ impl WeightArgs {
             anyhow!("no runtime {asked:?} reads weights of few bits; there are: {}", names.join(", "))
         })?;
         let has = |bits: u8| profile.widths.iter().any(|found| found.width() == u32::from(bits));
-        let bits = self.bits.unwrap_or(if has(4) { 4 } else { 8 });
+        let eight = self.weight_method == WeightMethod::Int8Outliers;
+        ensure!(!eight || self.bits.is_none_or(|bits| bits == 8), "int8-outliers has 8 bits");
+        let bits = self.bits.unwrap_or(if has(4) && !eight { 4 } else { 8 });
         let rows = !matches!(profile.rows, RowsForm::Float | RowsForm::GatherInt4);
         let table_bits = match self.embedding_bits.as_deref() {
             Some("float") => None,
@@ -118,19 +147,41 @@ impl WeightArgs {
             let (pattern, bits) = text.rsplit_once('=').context("--widths takes PATTERN=BITS")?;
             Ok((pattern.to_string(), bits.parse().with_context(|| format!("--widths {text:?}"))?))
         });
+        ensure!(
+            self.mix.is_none() || common.max_size.is_none(),
+            "--mix says every width, and --max-size chooses them: give only one of them"
+        );
+        let budget = match (self.target_bpw, common.max_size) {
+            (Some(bits), _) => {
+                ensure!(bits.is_finite() && bits > 0.0, "--target-bpw is a number above 0, found {bits}");
+                Some(Budget::Bits(bits))
+            }
+            (None, Some(text)) => {
+                let limit = text.parse::<Limit>().map_err(|why| anyhow!("--max-size: {why}"))?;
+                Some(Budget::Bytes(limit.of(size(common.model) as f64) as u64))
+            }
+            (None, None) => None,
+        };
         let gptq = GptqOptions { damping: self.damping, sweeps: self.sweeps, ..GptqOptions::default() };
         let mut work = common.output.as_os_str().to_owned();
         work.push(".partial");
         Ok(LowBitOptions {
             method: self.weight_method,
             bits,
-            block: self.block,
+            block: self.block.unwrap_or(32),
+            any_block: self.block.is_none(),
             symmetric: self.symmetric,
             table_bits,
             profile,
             accuracy: self.accuracy_level,
             exclude: common.exclude.to_vec(),
             widths: widths.collect::<Result<_>>()?,
+            outliers: OutlierOptions { threshold: self.outlier_threshold, most: self.outlier_share },
+            small_scales: self.scale_bits.is_some(),
+            mix: self.mix,
+            budget,
+            imatrix: self.imatrix.as_deref().map(Imatrix::read).transpose()?,
+            observe: self.write_imatrix.is_some(),
             calibrated: CalibratedOptions { targets: self.weight_targets, tokens: self.tokens, gptq },
             engine: common.engine.options(),
             work: Some(PathBuf::from(work)),
@@ -152,13 +203,23 @@ pub fn run(args: &WeightArgs, common: &Common<'_>) -> Result<bool> {
     let bars = common.bars.min_sqnr.is_some() || common.bars.min_top1_agreement.is_some();
     let judge = if bars { Judge::Always } else { args.validate };
     let bar = progress("working");
-    let (made, validation) =
-        weight_only(model, source.as_deref(), &options, judge, &mut |what, done, all| {
-            bar.set_prefix(what.to_string());
-            bar.set_length(all as u64);
-            bar.set_position(done as u64);
-        })?;
+    ensure!(source.is_some() || !options.observe, "--write-imatrix measures: give --data PATH");
+    let made = weight_only(model, source.as_deref(), &options, judge, &mut |what, done, all| {
+        bar.set_prefix(what.to_string());
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+    });
     bar.finish_and_clear();
+    let (made, validation) = match made {
+        Err(error) if error.is::<Infeasible>() => {
+            eprintln!("bar missed: {error}");
+            return Ok(false);
+        }
+        made => made?,
+    };
+    if let (Some(path), Some(imatrix)) = (&args.write_imatrix, &made.imatrix) {
+        proto::write_file(path, &imatrix.to_npz()?)?;
+    }
     // Weights that were beside the model stay there, and those beyond what one message comfortably holds go there: at whole
     // pages, where runtimes can map them.
     let external =
@@ -171,6 +232,13 @@ pub fn run(args: &WeightArgs, common: &Common<'_>) -> Result<bool> {
     data.push(".data");
     // A file of that name that was there before is not this model's.
     let after = size(common.output) + if external { size(Path::new(&data)) } else { 0 };
+    let mut within = true;
+    if let Some(Budget::Bytes(most)) =
+        options.budget.filter(|b| matches!(b, Budget::Bytes(most) if after > *most))
+    {
+        eprintln!("bar missed: the file has {after} bytes, wanted at most {most}");
+        within = false;
+    }
     let report = Report {
         version: 1,
         model: common.model.display().to_string(),
@@ -195,7 +263,7 @@ pub fn run(args: &WeightArgs, common: &Common<'_>) -> Result<bool> {
     }
     let met = validation.iter().all(|found| common.bars.met(&found.runtime, &found.outputs));
     made.finish()?;
-    Ok(met)
+    Ok(met && within)
 }
 
 /// Bytes of the constants that are in files of their own.
@@ -234,8 +302,17 @@ fn print(made: &LowBit, validation: &[Validation], before: u64, after: u64) {
         bits_per_weight(&made.weights)
     );
     println!();
-    let mut table =
-        Table::new(&["weight", "N x K", "method", "bits", "block", "bits each", "error", "output error"]);
+    let mut table = Table::new(&[
+        "weight",
+        "N x K",
+        "method",
+        "bits",
+        "block",
+        "bits each",
+        "error",
+        "output error",
+        "why",
+    ]);
     let share = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.4}"));
     for weight in &made.weights {
         table.row(vec![
@@ -247,6 +324,7 @@ fn print(made: &LowBit, validation: &[Validation], before: u64, after: u64) {
             format!("{:.3}", weight.bits_per_weight),
             share(weight.relative_error),
             share(weight.output_error),
+            weight.why.clone(),
         ]);
     }
     print!("{table}");

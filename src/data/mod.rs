@@ -22,6 +22,7 @@ use ir::{DType, Dim, Model};
 use runtime::Feed;
 
 pub use labels::Labels;
+pub use npz::npz_arrays;
 pub use preprocess::{DEFAULT as DEFAULT_PREPROCESS, Layout, Preprocess};
 pub use select::{Selection, part};
 pub use text::{TextOptions, is_token_input};

@@ -39,6 +39,14 @@ fn arrays(path: &Path) -> Result<Vec<(String, Array)>> {
     read().with_context(|| path.display().to_string())
 }
 
+/// Every array of an archive, whole.
+///
+/// # Errors
+/// The file is no archive of arrays.
+pub fn npz_arrays(path: &Path) -> Result<Vec<(String, ir::Tensor)>> {
+    arrays(path)?.into_iter().map(|(name, array)| Ok((name, array.tensor()?))).collect()
+}
+
 /// One archive, samples along the first axis of every array.
 pub(super) struct Stacked {
     arrays: Vec<(String, Array)>,

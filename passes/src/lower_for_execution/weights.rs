@@ -5,9 +5,9 @@
 //! y = com.microsoft.GatherBlockQuantized(codes, indices, scales, zeros)                           =>   y = Gather(w, indices)
 //! ```
 //!
-//! Declines codes that are computed.
+//! Declines codes that are computed; scales may be a DequantizeLinear of constants.
 
-use ir::{DType, Op, OpId, Tensor, Type};
+use ir::{DType, Op, OpId, Tensor, Type, ValueId};
 use ops::eval::{Budget, eval_op};
 use ops::kernel::blocks::{FP4, NBits, NF4, Zeros, table_blocks};
 use ops::{OpName, Value};
@@ -22,10 +22,34 @@ const MOST_BYTES: usize = 1 << 36;
 pub(super) const RULES: &[&dyn Rule] = &[&Product, &Table];
 
 fn floats(scope: Scope<'_>, at: OpId, slot: usize, what: &str) -> Result<Vec<f32>, Skip> {
-    let tensor = scope
-        .constant_input(at, slot)
-        .ok_or_else(|| scope.because(at, format!("its {what} are computed")))?;
+    let computed = || scope.because(at, format!("its {what} are computed"));
+    let value = scope.input(at, slot).ok_or_else(computed)?;
+    let folded;
+    let tensor = match scope.constant(value) {
+        Some(tensor) => tensor,
+        None => {
+            folded = dequantized(scope, value).ok_or_else(computed)?;
+            &folded
+        }
+    };
     ops::array::to_f32s(tensor).ok_or_else(|| scope.because(at, format!("its {what} are no numbers")))
+}
+
+/// Numbers that are stored as integers with constant steps: scales of eight bits.
+fn dequantized(scope: Scope<'_>, value: ValueId) -> Option<Tensor> {
+    let op = scope.producer_is(value, "DequantizeLinear")?;
+    let mut inputs = Vec::new();
+    for input in scope.graph().op_inputs(op) {
+        inputs.push(match input {
+            Some(input) => Some(Value::Tensor(scope.constant(input)?.clone())),
+            None => None,
+        });
+    }
+    let budget = Budget::new(MOST_BYTES, 1);
+    match eval_op(scope.model, scope.id, op, &inputs, &|_| None, &budget).ok()?.into_iter().next()? {
+        Value::Tensor(tensor) => Some(tensor),
+        _ => None,
+    }
 }
 
 /// MatMulNBits and MatMulBnb4.

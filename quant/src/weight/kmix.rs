@@ -24,6 +24,41 @@ pub enum Mix {
     Q6K,
 }
 
+impl Mix {
+    /// Every mixture with the name that users type.
+    pub const ALL: [(Mix, &'static str); 9] = [
+        (Mix::Q2K, "q2_k"),
+        (Mix::Q3KS, "q3_k_s"),
+        (Mix::Q3KM, "q3_k_m"),
+        (Mix::Q3KL, "q3_k_l"),
+        (Mix::Q4KS, "q4_k_s"),
+        (Mix::Q4KM, "q4_k_m"),
+        (Mix::Q5KS, "q5_k_s"),
+        (Mix::Q5KM, "q5_k_m"),
+        (Mix::Q6K, "q6_k"),
+    ];
+}
+
+impl std::fmt::Display for Mix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(Mix::ALL.iter().find(|(mix, _)| mix == self).map_or("?", |(_, name)| name))
+    }
+}
+
+impl std::str::FromStr for Mix {
+    type Err = super::WeightError;
+    fn from_str(name: &str) -> Result<Mix, super::WeightError> {
+        let name = name.to_ascii_lowercase();
+        Mix::ALL.iter().find(|(_, known)| *known == name).map(|(mix, _)| *mix).ok_or(
+            super::WeightError::Option {
+                what: "mixture",
+                must: "q2_k, q3_k_s, q3_k_m, q3_k_l, q4_k_s, q4_k_m, q5_k_s, q5_k_m or q6_k",
+                found: name,
+            },
+        )
+    }
+}
+
 /// What a weight does in the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

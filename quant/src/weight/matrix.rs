@@ -174,6 +174,19 @@ impl<'a> Weight<'a> {
         Ok(out)
     }
 
+    /// Every `step`-th row as f32, row-major: for estimates over rows.
+    pub fn sampled_rows(&self, step: usize) -> Result<Vec<f32>, WeightError> {
+        let step = step.max(1);
+        if step == 1 {
+            return self.to_f32();
+        }
+        let mut out = vec![0.0; self.rows.div_ceil(step) * self.cols];
+        for (i, row) in out.chunks_mut(self.cols).enumerate() {
+            self.panel(i * step, row)?;
+        }
+        Ok(out)
+    }
+
     /// `convert` makes f32 of as many elements as it is given.
     fn read<T: Copy>(&self, data: &[T], first: usize, out: &mut [f32], convert: impl Fn(&[T], &mut [f32])) {
         let cols = self.cols;

@@ -10,12 +10,14 @@
 //! - Data-free: [`rtn`] min/max; [`rtn_search`] the default; [`hqq`]; [`nf4`] tables of values; [`kquant`] super-blocks
 //! - Calibrated, from a [`gram`] matrix of the layer's inputs: [`gptq`]; [`awq`], alone or before `gptq`; [`cross`] new
 //!   targets where the layers before are quantized already; [`outliers`] the LLM.int8 split
+//! - [`double`]: scales of eight bits for any of them
 //! - Choosing widths: [`loss`] what a choice costs, [`budget`] the best choices for a size, [`kmix`] llama.cpp's presets
 
 pub mod affine;
 pub mod awq;
 pub mod budget;
 pub mod cross;
+pub mod double;
 mod gemm;
 pub mod gptq;
 pub mod gram;

@@ -3,10 +3,11 @@
 use anyhow::{Context, Result, bail};
 use globset::{Glob, GlobMatcher};
 use ir::{DType, Model};
-use passes::quantize::low_bit::{Kept, ProductForm, RowsForm, Site, adapt};
+use passes::quantize::low_bit::{Kept, ProductForm, RowsForm, Site, adapt, roles};
+use quant::weight::kmix::{Facts, Mix, Role, Stored};
 use quant::weight::{Block, Spec, Zero};
 
-use super::method::{Choice, kind, width};
+use super::method::{Choice, Why, kind, width};
 use super::options::{LowBitOptions, WeightMethod};
 
 /// A pattern over names of weights and operators.
@@ -50,8 +51,9 @@ pub fn assign(
         .iter()
         .map(|(pattern, bits)| Ok((Pattern::new(pattern)?, *bits)))
         .collect::<Result<Vec<_>>>()?;
+    let mixed = options.mix.map(|mix| Mixture::new(model, &sites, mix));
     let mut assigned = Vec::new();
-    for mut site in sites {
+    for (at, mut site) in sites.into_iter().enumerate() {
         let mut keep = |site: &Site, why: &str| {
             kept.push(Kept { name: site.name.clone(), elements: site.elements(), why: why.into() });
         };
@@ -61,9 +63,9 @@ pub fn assign(
         }
         let dtype = site.tensor(model).map_or(DType::F32, ir::Tensor::dtype);
         let mut asked = None;
-        for (pattern, bits) in &mut widths {
+        for (index, (pattern, bits)) in widths.iter_mut().enumerate() {
             if pattern.fits(model, &site) {
-                asked = Some(*bits);
+                asked = Some((*bits, Why::Pattern(index)));
             }
         }
         let floats = options.profile.rows == RowsForm::Float;
@@ -78,13 +80,17 @@ pub fn assign(
                 continue;
             }
         }
-        let bits = match (asked, site.is_table(), site.is_product()) {
-            (Some(bits), ..) => bits,
-            (None, true, true) => table_bits.unwrap_or(options.bits).max(options.bits),
-            (None, true, false) => table_bits.unwrap_or(options.bits),
-            (None, false, _) => options.bits,
+        if let (None, Some(mixed)) = (asked, &mixed) {
+            assigned.push((mixed.choice(at, &site, dtype, options)?, site));
+            continue;
+        }
+        let (bits, why) = match (asked, site.is_table(), site.is_product()) {
+            (Some(asked), ..) => asked,
+            (None, true, true) => (table_bits.unwrap_or(options.bits).max(options.bits), Why::Asked),
+            (None, true, false) => (table_bits.unwrap_or(options.bits), Why::Asked),
+            (None, false, _) => (options.bits, Why::Asked),
         };
-        assigned.push((choice(&site, dtype, bits, options)?, site));
+        assigned.push((Choice { why, ..choice(&site, dtype, bits, options)? }, site));
     }
     for pattern in exclude.iter().chain(widths.iter().map(|(pattern, _)| pattern)) {
         if !pattern.used {
@@ -97,12 +103,31 @@ pub fn assign(
     Ok(assigned.into_iter().map(|(choice, site)| (site, choice)).collect())
 }
 
+/// Every product, before anything is chosen: for looking at what it reads.
+pub fn all(model: &Model, sites: &[Site], options: &LowBitOptions) -> Result<Vec<(Site, Choice)>> {
+    let products = sites.iter().filter(|site| site.is_product());
+    products
+        .map(|site| {
+            let dtype = site.tensor(model).map_or(DType::F32, ir::Tensor::dtype);
+            let mut site = site.clone();
+            site.readers.retain(|reader| reader.is_product());
+            let widest = options.profile.widths.last().map_or(8, |bits| bits.width() as u8);
+            let plain = LowBitOptions { method: WeightMethod::RtnSearch, ..options.clone() };
+            Ok((site.clone(), choice(&site, dtype, widest, &plain)?))
+        })
+        .collect()
+}
+
 /// The grid of one weight at a width.
 pub fn choice(site: &Site, dtype: DType, bits: u8, options: &LowBitOptions) -> Result<Choice> {
     let profile = &options.profile;
     // Tables of values and offsets are for products; what also serves as an embedding has integer zero points.
     let method = match options.method {
-        WeightMethod::Kquant | WeightMethod::Nf4 | WeightMethod::Fp4 | WeightMethod::HqqAffine
+        WeightMethod::Kquant
+        | WeightMethod::Nf4
+        | WeightMethod::Fp4
+        | WeightMethod::HqqAffine
+        | WeightMethod::Int8Outliers
             if site.is_table() =>
         {
             WeightMethod::RtnSearch
@@ -136,5 +161,48 @@ pub fn choice(site: &Site, dtype: DType, bits: u8, options: &LowBitOptions) -> R
     if blocks && !(options.block.is_multiple_of(16)) {
         bail!("--block must be a multiple of 16, or 0 for one scale a row; found {}", options.block);
     }
-    Ok(Choice { method, spec, kind: k })
+    let double = options.small_scales && !site.is_table();
+    Ok(Choice { method, spec, kind: k, double, why: Why::Asked })
+}
+
+/// A mixture's rules, and what each weight is to them.
+struct Mixture {
+    mix: Mix,
+    facts: Facts,
+    /// Role, place among those of the role, and their number.
+    places: Vec<(Role, usize, usize)>,
+}
+
+impl Mixture {
+    fn new(model: &Model, sites: &[Site], mix: Mix) -> Mixture {
+        let (roles, heads_per_kv) = roles(model, sites);
+        let count = |role: Role, sites: &[Role]| sites.iter().filter(|&&r| r == role).count();
+        let places =
+            (0..roles.len()).map(|at| (roles[at], count(roles[at], &roles[..at]), count(roles[at], &roles)));
+        Mixture { mix, facts: Facts { heads_per_kv, experts: 0 }, places: places.collect() }
+    }
+
+    /// The rule's width; of those that the method and the runtime have, the next that is no smaller.
+    fn choice(&self, at: usize, site: &Site, dtype: DType, options: &LowBitOptions) -> Result<Choice> {
+        let (role, index, count) = self.places[at];
+        let why = Why::Mix { mix: self.mix, role, index, count };
+        let wanted = match self.mix.kind(role, index, count, self.facts) {
+            Stored::EightBits => 8,
+            Stored::K(kind) => kind.bits() as u8,
+        };
+        let kquant = options.method == WeightMethod::Kquant && !site.is_table();
+        if kquant && wanted < 8 {
+            return Ok(Choice { why, ..choice(site, dtype, wanted, options)? });
+        }
+        let options = match options.method {
+            WeightMethod::Kquant => &LowBitOptions { method: WeightMethod::RtnSearch, ..options.clone() },
+            _ => options,
+        };
+        let has = |bits: &u8| width(*bits).is_ok_and(|bits| options.profile.stores(bits).is_some());
+        let bits = [2, 3, 4, 8].into_iter().filter(|&bits| bits >= wanted).find(has);
+        let Some(bits) = bits else {
+            bail!("{} has no weights of {wanted} bits or more for {:?}", options.profile.name, site.name)
+        };
+        Ok(Choice { why, ..choice(site, dtype, bits, options)? })
+    }
 }

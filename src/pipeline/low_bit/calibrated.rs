@@ -55,7 +55,7 @@ pub fn calibrated(
     progress: &mut Progress<'_>,
 ) -> Result<()> {
     let positions = Positions::new(model)?;
-    let groups = groups(model, sites, &positions, options);
+    let groups = groups(model, sites, &positions, options, |choice| choice.method.is_calibrated());
     if groups.is_empty() {
         notes.push("no weight is read in the main graph: nothing was calibrated".into());
         return Ok(());
@@ -97,17 +97,64 @@ pub fn calibrated(
     Ok(())
 }
 
+/// Takes the members of a group, their Gram matrix and the largest magnitude of each column.
+pub type Look<'a> = dyn FnMut(&[usize], &Gram, &[f32]) -> Result<()> + 'a;
+
+/// Runs the float model stage by stage and shows, one group of weights after the other, the Gram matrix and the largest
+/// magnitudes of the columns that it reads.
+pub fn observe(
+    model: &Model,
+    sites: &[(Site, Choice)],
+    source: &dyn Source,
+    options: &LowBitOptions,
+    progress: &mut Progress<'_>,
+    seen: &mut Look<'_>,
+) -> Result<()> {
+    let positions = Positions::new(model)?;
+    let groups = groups(model, sites, &positions, options, |_| true);
+    let stops: Vec<Vec<ValueId>> = groups.iter().map(|group| group.inputs.clone()).collect();
+    let stages = cut(model, &positions, &stops);
+    let (mut stream, _) = feeds(model, source, options)?;
+    for (at, (group, stage)) in groups.iter().zip(&stages).enumerate() {
+        progress("observing", at, groups.len());
+        run(model, stage, &[], &mut stream, options)?;
+        if let Some(&first) = group.members.first() {
+            let rows = Seen { model, sites, group, quantized: &stream, float: None };
+            let cols = sites[first].0.cols;
+            let (mut gram, mut largest) = (Gram::new(cols), vec![0.0f32; cols]);
+            for sample in 0..stream.len() {
+                for &input in &group.inputs {
+                    let found = rows.rows(&stream, sample, input, cols)?;
+                    gram.add(&found).with_context(|| format!("the input of {:?}", sites[first].0.name))?;
+                    for row in found.chunks(cols) {
+                        largest.iter_mut().zip(row).for_each(|(l, v)| *l = l.max(v.abs()));
+                    }
+                }
+            }
+            seen(&group.members, &gram, &largest)?;
+        }
+        for values in &mut stream {
+            stage.last_use.iter().for_each(|value| {
+                values.remove(value);
+            });
+        }
+    }
+    progress("observing", groups.len(), groups.len());
+    Ok(())
+}
+
 /// Groups in the order in which their inputs are computed.
 fn groups(
     model: &Model,
     sites: &[(Site, Choice)],
     positions: &Positions,
     options: &LowBitOptions,
+    wanted: impl Fn(&Choice) -> bool,
 ) -> Vec<Group> {
     let mut members: BTreeMap<Vec<ValueId>, Vec<usize>> = BTreeMap::new();
     for (at, (site, choice)) in sites.iter().enumerate() {
         let outside = site.readers.iter().any(|r| r.is_product() && r.graph != model.main_id());
-        if !choice.method.is_calibrated() || !site.is_product() || outside {
+        if !wanted(choice) || !site.is_product() || outside {
             continue;
         }
         let inputs: BTreeSet<ValueId> = site.readers.iter().filter_map(|reader| reader.data(model)).collect();

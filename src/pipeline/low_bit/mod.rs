@@ -6,20 +6,27 @@
 
 mod assign;
 mod calibrated;
+pub mod imatrix;
+mod importance;
 mod method;
+mod mixed;
 pub mod options;
 mod spool;
 
 use anyhow::{Context, Result, bail};
 use ir::{DType, Model};
 use passes::quantize::low_bit::{
-    Blocks, Coded, Kept, ProductForm, RowsForm, Site, find, importance, opsets, pack, wire,
+    Blocks, Coded, Kept, ProductForm, RowsForm, Site, already_coded, find, opsets, pack, wire,
 };
+use quant::weight::outliers::{choose_outliers, split};
 use quant::weight::{Block, Weight};
 use serde::{Deserialize, Serialize};
 
-pub use options::{CalibratedOptions, LowBitOptions, Targets, WeightMethod};
+pub use imatrix::Imatrix;
+pub use mixed::Infeasible;
+pub use options::{Budget, CalibratedOptions, LowBitOptions, Targets, WeightMethod};
 
+use self::importance::Importance;
 use self::method::Choice;
 use self::spool::{Finished, Spool};
 use super::prepare::{converted, simplified};
@@ -49,6 +56,9 @@ pub struct WeightReport {
     pub relative_error: Option<f64>,
     /// Error of the layer's output on the calibration samples, relative to the output; calibrated methods only.
     pub output_error: Option<f64>,
+    /// Why it has this width.
+    #[serde(default)]
+    pub why: String,
     /// What had to be done differently.
     pub notes: Vec<String>,
 }
@@ -65,6 +75,8 @@ pub struct LowBit {
     pub kept: Vec<Kept>,
     /// What the user should know.
     pub notes: Vec<String>,
+    /// Mean squares of the inputs of weights, where they were asked for.
+    pub imatrix: Option<Imatrix>,
     spool: Spool,
 }
 
@@ -93,31 +105,89 @@ pub fn low_bit(
     options: &LowBitOptions,
     progress: &mut Progress<'_>,
 ) -> Result<LowBit> {
-    if options.method.is_calibrated() && source.is_none() {
+    let needs_samples = options.method.is_calibrated() || options.method == WeightMethod::Int8Outliers;
+    if needs_samples && source.is_none() {
         bail!(
             "{:?} needs calibration samples: give --data PATH, or --weight-method rtn-search",
             options.method
         );
     }
+    if options.method == WeightMethod::Int8Outliers && (options.budget.is_some() || options.mix.is_some()) {
+        bail!("int8-outliers has one width: leave out --mix, --target-bpw and --max-size");
+    }
+    let plain = matches!(options.method, WeightMethod::Rtn | WeightMethod::RtnSearch | WeightMethod::Hqq);
+    if options.small_scales && !(plain && options.profile.product == ProductForm::NBits) {
+        bail!(
+            "--scale-bits 8 is for rtn, rtn-search and hqq in MatMulNBits, not for {:?} and {}",
+            options.method,
+            options.profile.name
+        );
+    }
     let float = converted(simplified(model)?, needed_opset(options))?;
     let (sites, mut kept) = find(&float, LEAST);
-    let sites = assign::assign(&float, sites, &mut kept, options)?;
+    let coded = already_coded(&float);
+    if let (true, Some((tensor, operator))) = (sites.is_empty(), coded.first()) {
+        bail!(
+            "{tensor:?} is quantized already: {operator} reads it; give the float model that this one was made of"
+        );
+    }
+    let measured = match source.filter(|_| options.observe) {
+        Some(source) => {
+            let all = assign::all(&float, &sites, options)?;
+            let mut found = Imatrix::default();
+            calibrated::observe(&float, &all, source, options, progress, &mut |members, gram, _| {
+                let tokens = gram.tokens().max(1) as f64;
+                let means: Vec<f32> = gram.diagonal().iter().map(|sum| (sum / tokens) as f32).collect();
+                members.iter().for_each(|&at| found.insert(&all[at].0.name, means.clone()));
+                Ok(())
+            })?;
+            Some(found)
+        }
+        None => None,
+    };
+    let importance = Importance::new(&float, &sites, measured.clone().or_else(|| options.imatrix.clone()));
+    let unused: Vec<&str> = importance.unused(&sites).take(3).collect();
+    let mut notes = Vec::new();
+    if let Some((tensor, operator)) = coded.first() {
+        notes.push(format!(
+            "{} weights are quantized already and stay: {tensor:?} ({operator}), ...",
+            coded.len()
+        ));
+    }
+    if !unused.is_empty() {
+        notes.push(format!("the imatrix has entries that no weight is called: {}, ...", unused.join(", ")));
+    }
+    let mut sites = assign::assign(&float, sites, &mut kept, options)?;
     if sites.is_empty() {
         let why = kept.first().map_or("no constant is read by a product or as a table".into(), |kept| {
             format!("{:?} stays float: {}", kept.name, kept.why)
         });
         bail!("nothing in this model can be stored in few bits; {why}");
     }
+    mixed::solve(&float, &mut sites, source, options, &importance, progress)?;
     let mut spool = match &options.work {
         Some(folder) => Spool::open(folder, &fingerprint(&float, &sites, source, options)?)?,
         None => Spool::in_memory(),
     };
-    let mut notes = Vec::new();
     if spool.len() > 0 {
         notes.push(format!("resumed: {} of {} weights were finished before", spool.len(), sites.len()));
     }
+    if options.method == WeightMethod::Int8Outliers {
+        let source = source.context("outliers need samples")?;
+        let (seen, spool) = (sites.clone(), &mut spool);
+        calibrated::observe(&float, &seen, source, options, progress, &mut |members, _, largest| {
+            for &at in members {
+                let (site, choice) = &sites[at];
+                if choice.method == WeightMethod::Int8Outliers && spool.get(&key(&float, site)).is_none() {
+                    spool
+                        .put(&key(&float, site), without_outliers(&float, site, choice, options, largest)?)?;
+                }
+            }
+            Ok(())
+        })?;
+    }
     // Embeddings first: they are quantized without data, and the calibrated weights behind them see that.
-    data_free(&float, &sites, options, &mut spool, progress, |site, choice| {
+    data_free(&float, &sites, options, &importance, &mut spool, progress, |site, choice| {
         !choice.method.is_calibrated() || !site.is_product()
     })?;
     if options.method.is_calibrated() {
@@ -127,7 +197,7 @@ pub fn low_bit(
             notes.push(format!("{:?} is read inside a body: rounded without data", site.name));
         }
     }
-    data_free(&float, &sites, options, &mut spool, progress, |_, _| true)?;
+    data_free(&float, &sites, options, &importance, &mut spool, progress, |_, _| true)?;
     let mut model = float.clone();
     let mut wired = Vec::new();
     let mut weights = Vec::new();
@@ -143,12 +213,13 @@ pub fn low_bit(
     }
     let accuracy = options.accuracy;
     wire(&mut model, &wired, |bits| accuracy.unwrap_or(if bits == 8 { 4 } else { 0 }))?;
-    Ok(LowBit { model, float, weights, kept, notes, spool })
+    Ok(LowBit { model, float, weights, kept, notes, imatrix: measured, spool })
 }
 
 /// The operator set that the request will need, so that the model is converted before anything is named in it.
 fn needed_opset(options: &LowBitOptions) -> i64 {
-    let two = options.bits == 2 || options.widths.iter().any(|(_, bits)| *bits == 2);
+    let mixed = options.mix == Some(quant::weight::kmix::Mix::Q2K);
+    let two = options.bits == 2 || mixed || options.widths.iter().any(|(_, bits)| *bits == 2);
     match (options.profile.product, options.profile.rows) {
         (ProductForm::Blocked, _) if two => 25,
         (ProductForm::Blocked, _) | (_, RowsForm::GatherInt4) => 21,
@@ -160,6 +231,7 @@ fn data_free(
     model: &Model,
     sites: &[(Site, Choice)],
     options: &LowBitOptions,
+    importance: &Importance,
     spool: &mut Spool,
     progress: &mut Progress<'_>,
     wanted: impl Fn(&Site, &Choice) -> bool,
@@ -168,7 +240,7 @@ fn data_free(
         progress("quantizing", at, sites.len());
         let key = key(model, site);
         if spool.get(&key).is_none() && wanted(site, choice) {
-            let finished = one(model, site, choice, options)?;
+            let finished = one(model, site, choice, options, importance)?;
             spool.put(&key, finished)?;
         }
     }
@@ -185,11 +257,35 @@ fn key(model: &Model, site: &Site) -> String {
 }
 
 /// Quantizes and packs one weight without data.
-fn one(model: &Model, site: &Site, choice: &Choice, options: &LowBitOptions) -> Result<Finished> {
+fn one(
+    model: &Model,
+    site: &Site,
+    choice: &Choice,
+    options: &LowBitOptions,
+    importance: &Importance,
+) -> Result<Finished> {
     let stored = site.stored(model).with_context(|| format!("{:?} is no constant", site.name))?;
     let weight = view(site, &stored)?;
-    let coded = choice.data_free(&weight, importance(model, site).as_deref()).with_context(|| wrong(site))?;
+    let coded =
+        choice.data_free(&weight, importance.of(model, site)?.as_deref()).with_context(|| wrong(site))?;
     finish(model, site, choice, options, &weight, &coded, None, None)
+}
+
+/// Splits off the columns of a weight that meet outliers.
+fn without_outliers(
+    model: &Model,
+    site: &Site,
+    choice: &Choice,
+    options: &LowBitOptions,
+    largest: &[f32],
+) -> Result<Finished> {
+    let stored = site.stored(model).with_context(|| format!("{:?} is no constant", site.name))?;
+    let weight = view(site, &stored)?;
+    let columns = choose_outliers(largest, &options.outliers).with_context(|| wrong(site))?;
+    let coded = Coded::Split(split(&weight, &columns, choice.spec.scale).with_context(|| wrong(site))?);
+    let mut finished = finish(model, site, choice, options, &weight, &coded, None, None)?;
+    finished.report.notes.push(format!("{} of {} columns in float", columns.len(), site.cols));
+    Ok(finished)
 }
 
 /// The weight as the quantizers see it.
@@ -241,6 +337,7 @@ fn finish(
         relative_error,
         output_error,
         notes,
+        why: choice.why.told(options),
     };
     Ok(Finished { packed, report })
 }
@@ -259,6 +356,12 @@ fn relative_error(weight: &Weight<'_>, coded: &Coded) -> Result<f64> {
         Coded::Uniform(q) => quant::weight::relative_error(weight, |n, row| q.dequantize_row(n, row)),
         Coded::Affine(q) => quant::weight::relative_error(weight, |n, row| q.dequantize_row(n, row)),
         Coded::Table(q) => quant::weight::relative_error(weight, |n, row| q.dequantize_row(n, row)),
+        Coded::Double(q) => quant::weight::relative_error(weight, |n, row| q.weight.dequantize_row(n, row)),
+        Coded::Split(q) => {
+            let back = q.dequantize();
+            let cols = weight.cols();
+            quant::weight::relative_error(weight, |n, row| row.copy_from_slice(&back[n * cols..][..cols]))
+        }
     }?)
 }
 
@@ -285,7 +388,9 @@ fn fingerprint(
             hash.update(&bytes[bytes.len() - end..]);
         }
     }
-    if let Some(source) = source.filter(|_| options.method.is_calibrated()) {
+    let looks =
+        options.method.is_calibrated() || options.method == WeightMethod::Int8Outliers || options.observe;
+    if let Some(source) = source.filter(|_| looks) {
         for at in 0..calibrated::enough(source, options)? {
             hash.update(super::digest::sample(&source.sample(at)?));
         }

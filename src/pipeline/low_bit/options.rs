@@ -4,8 +4,11 @@ use std::path::PathBuf;
 
 use passes::quantize::low_bit::Profile;
 use quant::weight::gptq::GptqOptions;
+use quant::weight::kmix::Mix;
+use quant::weight::outliers::OutlierOptions;
 
 use super::super::engine::EngineOptions;
+use super::imatrix::Imatrix;
 
 /// How the codes of a weight are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
@@ -26,6 +29,8 @@ pub enum WeightMethod {
     Fp4,
     /// Blocks in super-blocks with small scales (llama.cpp's K-quants), in the two-term form.
     Kquant,
+    /// LLM.int8: int8 weights and activations, columns that meet outliers in float; needs data.
+    Int8Outliers,
     /// Error feedback along the columns; needs data.
     Gptq,
     /// Columns scaled by how strong their inputs are, then rtn-search; needs data.
@@ -67,6 +72,15 @@ pub struct CalibratedOptions {
     pub gptq: GptqOptions,
 }
 
+/// How big the weights may become.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Budget {
+    /// Bits a weight on average, everything that a weight needs counted.
+    Bits(f64),
+    /// Bytes of the model and its data.
+    Bytes(u64),
+}
+
 /// What to make.
 #[derive(Clone, Debug)]
 pub struct LowBitOptions {
@@ -76,6 +90,8 @@ pub struct LowBitOptions {
     pub bits: u8,
     /// Columns of a block; 0 for one scale a row.
     pub block: usize,
+    /// Under a budget the solver may choose among block sizes.
+    pub any_block: bool,
     /// No zero points.
     pub symmetric: bool,
     /// Width of embedding tables; none leaves them float.
@@ -88,6 +104,18 @@ pub struct LowBitOptions {
     pub exclude: Vec<String>,
     /// Widths of weights by pattern, the last that fits.
     pub widths: Vec<(String, u8)>,
+    /// Which columns are outliers.
+    pub outliers: OutlierOptions,
+    /// Scales of eight bits, where data-free methods with integer zero points make them.
+    pub small_scales: bool,
+    /// llama.cpp's mixture of widths by role and depth.
+    pub mix: Option<Mix>,
+    /// Widths are chosen for this size.
+    pub budget: Option<Budget>,
+    /// Mean squares of the inputs of weights, by the weight's name.
+    pub imatrix: Option<Imatrix>,
+    /// Measure them on the calibration samples instead.
+    pub observe: bool,
     /// For calibrated methods.
     pub calibrated: CalibratedOptions,
     /// Runtime for calibration.

@@ -1,6 +1,8 @@
 //! A quantized weight of any kind.
 
+use quant::weight::double::DoubleScaled;
 use quant::weight::nf4::Codebook;
+use quant::weight::outliers::Split;
 use quant::weight::{Affine, Provenance, Quantized};
 
 /// What a quantizer made of a weight `[N, K]`.
@@ -12,6 +14,10 @@ pub enum Coded {
     Affine(Affine),
     /// A table of values.
     Table(Codebook),
+    /// Eight bits for most columns, and those that meet outliers as they are.
+    Split(Split),
+    /// Integer zero points, and scales that are integers themselves.
+    Double(DoubleScaled),
 }
 
 impl Coded {
@@ -21,6 +27,8 @@ impl Coded {
             Coded::Uniform(q) => q.dequantize(),
             Coded::Affine(q) => q.dequantize(),
             Coded::Table(q) => q.dequantize(),
+            Coded::Double(q) => q.weight.dequantize(),
+            Coded::Split(q) => q.dequantize(),
         }
     }
 
@@ -30,6 +38,8 @@ impl Coded {
             Coded::Uniform(q) => &q.provenance,
             Coded::Affine(q) => &q.provenance,
             Coded::Table(q) => &q.provenance,
+            Coded::Double(q) => &q.weight.provenance,
+            Coded::Split(q) => &q.rest.provenance,
         }
     }
 }

@@ -180,6 +180,33 @@ pub fn find(model: &Model, least: usize) -> (Vec<Site>, Vec<Kept>) {
     (sites, kept)
 }
 
+/// Constants that hold codes already, with the operators that read them, in the order of the model.
+pub fn already_coded(model: &Model) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for graph in model.graph_ids() {
+        let scope = Scope { model, id: graph };
+        for op in scope.graph().ops() {
+            let slots: &[usize] = match scope.graph().op(op).kind.key() {
+                (
+                    "com.microsoft",
+                    "MatMulNBits" | "MatMulBnb4" | "MatMulIntegerToFloat" | "DynamicQuantizeMatMul",
+                ) => &[1],
+                ("com.microsoft", "GatherBlockQuantized") | ("", "DequantizeLinear") => &[0],
+                ("", "MatMulInteger" | "ConvInteger") => &[1],
+                ("", "QLinearMatMul" | "QLinearConv") => &[3],
+                _ => continue,
+            };
+            for value in slots.iter().filter_map(|&slot| scope.graph().input(op, slot)) {
+                if scope.constant(value).is_some_and(|tensor| tensor.rank() > 1) {
+                    let operator = scope.graph().op(op).kind.name.to_string();
+                    found.push((scope.graph().value(value).name().to_string(), operator));
+                }
+            }
+        }
+    }
+    found
+}
+
 /// All uses together; an error without a reason if no use is one of a weight.
 fn site(model: &Model, (graph, value): (GraphId, ValueId), uses: Vec<Use>) -> Result<Site, Option<String>> {
     let defined = model.graph(graph).value(value);

@@ -17,14 +17,16 @@ mod find;
 mod pack;
 mod prior;
 mod profile;
+mod roles;
 mod scale;
 mod wire;
 
 pub use coded::Coded;
-pub use find::{Kept, Reader, Reads, Site, find};
+pub use find::{Kept, Reader, Reads, Site, already_coded, find};
 pub use pack::{Form, Packed, Part, Stored, adapt, pack};
-pub use prior::importance;
+pub use prior::Prior;
 pub use profile::{Blocks, PROFILES, ProductForm, Profile, RowsForm, profile};
+pub use roles::roles;
 pub use wire::{opsets, wire};
 
 use thiserror::Error;

@@ -4,6 +4,7 @@ use ir::{DType, Tensor};
 use quant::CodeType;
 use quant::layout::blocked::{self, Order};
 use quant::layout::{bnb4, gather, nbits};
+use quant::weight::outliers::Split;
 use quant::weight::{Bits, Block, Quantized, Zero};
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +14,7 @@ use super::{Coded, LowBitError, ProductForm, Profile, Reads, RowsForm, Site};
 /// One tensor of a packed weight.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Part {
-    /// What it is: `codes`, `scales`, `zeros`, `absmax`, `offsets` or `input_scales`.
+    /// What it is: `codes`, `scales`, `scale_codes`, `scale_steps`, `zeros`, `absmax`, `offsets` or `input_scales`.
     pub role: String,
     /// Element type, as ONNX numbers them.
     pub dtype: i32,
@@ -64,6 +65,9 @@ pub enum Form {
     GatherShared,
     /// Rows of int8 with one scale each.
     PerRow,
+    /// MatMulInteger of int8 with one scale a row, over activations that are rounded token by token; and a float product of
+    /// the columns that meet outliers.
+    Int8Outliers,
 }
 
 /// The tensors of one form.
@@ -171,6 +175,23 @@ fn product(site: &Site, dtype: DType, coded: &Coded, profile: &Profile) -> Resul
             let pointwise = site.readers.iter().any(|reader| reader.reads == Reads::Conv);
             uniform(pointwise, dtype, q, profile)
         }
+        (_, Coded::Split(q)) => int8_outliers(dtype, q),
+        (ProductForm::NBits, Coded::Double(q)) => {
+            let mut stored = uniform(false, dtype, &q.weight, profile)?;
+            let dims = [q.weight.rows, q.weight.blocks_per_row()];
+            if dtype != DType::F32 || stored.part("scales").is_none_or(|part| part.dims != dims) {
+                return Err(lacks(
+                    profile,
+                    "scales of 8 bits for float16 or for such blocks",
+                    "leave out --scale-bits, or take blocks of 16, 32, 64 or 128",
+                ));
+            }
+            stored.parts.retain(|part| part.role != "scales");
+            stored.parts.push(Part::of("scale_codes", DType::U8, &dims, q.integers.clone())?);
+            stored.parts.push(Part::floats("scale_steps", dtype, &dims[..1], &q.steps)?);
+            Ok(stored)
+        }
+        (_, Coded::Double(_)) => Err(lacks(profile, "scales of 8 bits", "leave out --scale-bits")),
         (ProductForm::NBits, Coded::Table(q)) => {
             let m = bnb4::pack(q)?;
             let parts = vec![
@@ -202,6 +223,27 @@ fn product(site: &Site, dtype: DType, coded: &Coded, profile: &Profile) -> Resul
             Ok(stored)
         }
     }
+}
+
+/// Both parts as right sides of products: int8 `[K, N]`, float `[O, N]`.
+fn int8_outliers(dtype: DType, q: &Split) -> Result<Stored, LowBitError> {
+    let (rows, cols, width) = (q.rest.rows, q.rest.cols, q.columns.len());
+    // Codes lie around 128.
+    let codes = (0..cols * rows).map(|at| q.rest.codes[at % rows * cols + at / rows] ^ 0x80).collect();
+    let kept: Vec<f32> =
+        (0..cols).map(|k| if q.columns.binary_search(&k).is_ok() { 0.0 } else { 1.0 }).collect();
+    let columns: Vec<u8> = q.columns.iter().flat_map(|&k| (k as i64).to_le_bytes()).collect();
+    let turned: Vec<f32> = (0..width * rows).map(|at| q.outliers[at % rows * width + at / rows]).collect();
+    let mut parts = vec![
+        Part::of("codes", DType::I8, &[cols, rows], codes)?,
+        Part::floats("scales", dtype, &[rows], &q.rest.scales)?,
+    ];
+    if width > 0 {
+        parts.push(Part::floats("kept", dtype, &[cols], &kept)?);
+        parts.push(Part::of("columns", DType::I64, &[width], columns)?);
+        parts.push(Part::floats("outliers", dtype, &[width, rows], &turned)?);
+    }
+    Ok(Stored { form: Form::Int8Outliers, bits: 8, block: 0, parts })
 }
 
 /// `pointwise`: a convolution reads it as its weight.

@@ -27,7 +27,7 @@ pub fn opsets<'a>(packed: impl IntoIterator<Item = &'a Packed>) -> (i64, bool) {
                 };
                 onnx = onnx.max(needed);
             }
-            Form::PerRow => {}
+            Form::PerRow | Form::Int8Outliers => {}
         }
         let codes = stored.part("codes").and_then(|part| DType::from_code(part.dtype));
         if matches!(codes, Some(DType::I4 | DType::U4)) {
@@ -150,12 +150,28 @@ impl Wiring<'_> {
         self.part(reader, stored, role)?.ok_or(LowBitError::Incomplete(role))
     }
 
+    /// The scales: a constant, or what a DequantizeLinear makes of integers.
+    fn scales(&mut self, reader: &Reader, stored: &Stored) -> Result<ValueId, LowBitError> {
+        let Some(integers) = self.part(reader, stored, "scale_codes")? else {
+            return self.need(reader, stored, "scales");
+        };
+        let key = (reader.graph, self.at, "computed scales".to_string());
+        if let Some(&known) = self.shared.parts.get(&key) {
+            return Ok(known);
+        }
+        let steps = self.need(reader, stored, "scale_steps")?;
+        let mut build = Build::new(self.model.graph_mut(reader.graph), reader.op);
+        let scales = build.onnx("DequantizeLinear", &[integers, steps], &[("axis", AttrValue::Int(0))]);
+        self.shared.parts.insert(key, scales);
+        Ok(scales)
+    }
+
     fn product(&mut self, reader: &Reader, data: Option<ValueId>) -> Result<(), LowBitError> {
         let stored = self.packed.product.as_ref().ok_or(LowBitError::Incomplete("form for products"))?;
         let x = data.or_else(|| reader.data(self.model)).ok_or(LowBitError::Incomplete("data input"))?;
         let (codes, scales) = match stored.form {
             Form::Bnb4(_) => (self.need(reader, stored, "codes")?, self.need(reader, stored, "absmax")?),
-            _ => (self.need(reader, stored, "codes")?, self.need(reader, stored, "scales")?),
+            _ => (self.need(reader, stored, "codes")?, self.scales(reader, stored)?),
         };
         let zeros = self.part(reader, stored, "zeros")?;
         let offsets = self.part(reader, stored, "offsets")?;
@@ -167,6 +183,16 @@ impl Wiring<'_> {
         if pointwise && matches!(stored.form, Form::Dequantize(_)) && offsets.is_none() {
             return self.convolution(reader, stored, x, [Some(codes), Some(scales), zeros]);
         }
+        let split = match stored.form {
+            Form::Int8Outliers => Some([
+                self.part(reader, stored, "kept")?,
+                self.part(reader, stored, "columns")?,
+                self.part(reader, stored, "outliers")?,
+            ]),
+            _ => None,
+        };
+        let opset = self.model.opset("").unwrap_or(0);
+        let float = stored.part("scales").and_then(|part| DType::from_code(part.dtype)).unwrap_or(DType::F32);
         let mut build = Build::new(self.model.graph_mut(reader.graph), reader.op);
         let last = |perm: &[i64]| [("perm", AttrValue::Ints(perm.to_vec()))];
         let rows = if pointwise { build.onnx("Transpose", &[x], &last(&[0, 2, 3, 1])) } else { x };
@@ -198,6 +224,11 @@ impl Wiring<'_> {
             Form::Dequantize(axis) => {
                 let weight = dequantize(&mut build, stored, axis, [Some(codes), Some(scales), zeros]);
                 build.onnx("MatMul", &[rows, weight], &[])
+            }
+            Form::Int8Outliers => {
+                let split = split.unwrap_or_default();
+                int8_outliers(&mut build, rows, [codes, scales], split, opset, float)
+                    .ok_or(LowBitError::Incomplete("float type"))?
             }
             _ => return Err(LowBitError::Incomplete("form for products")),
         };
@@ -338,7 +369,9 @@ impl Wiring<'_> {
                 let scales = build.onnx("Gather", &[scales, indices], &[("axis", AttrValue::Int(0))]);
                 build.onnx("Mul", &[codes, scales], &[])
             }
-            Form::NBits | Form::Bnb4(_) => return Err(LowBitError::Incomplete("form for tables")),
+            Form::NBits | Form::Bnb4(_) | Form::Int8Outliers => {
+                return Err(LowBitError::Incomplete("form for tables"));
+            }
         };
         build.finish(y);
         Ok(())
@@ -353,4 +386,47 @@ fn dequantize(build: &mut Build<'_>, stored: &Stored, axis: i64, inputs: [Option
     }
     let present = if inputs[2].is_some() { &inputs[..] } else { &inputs[..2] };
     build.op("", "DequantizeLinear", present, &attrs)
+}
+
+/// The LLM.int8 product: the columns without outliers on integers, rounded to one scale a token; the others in float.
+///
+/// ```text
+/// r = x · kept,  s = max(|r|) / 127,  y = MatMulInteger(round(r / s), W8)·s·scales + Gather(x, columns)·W
+/// ```
+fn int8_outliers(
+    build: &mut Build<'_>,
+    x: ValueId,
+    [codes, scales]: [ValueId; 2],
+    split: [Option<ValueId>; 3],
+    opset: i64,
+    float: DType,
+) -> Option<ValueId> {
+    let rest = match split[0] {
+        Some(kept) => build.onnx("Mul", &[x, kept], &[]),
+        None => x,
+    };
+    let magnitudes = build.onnx("Abs", &[rest], &[]);
+    let keep = ("keepdims", AttrValue::Int(1));
+    let largest = if opset >= 18 {
+        let axes = build.constant("last_axis", numbers::vector(&[-1]));
+        build.onnx("ReduceMax", &[magnitudes, axes], &[keep])
+    } else {
+        build.onnx("ReduceMax", &[magnitudes], &[("axes", AttrValue::Ints(vec![-1])), keep])
+    };
+    let share = build.constant("step", numbers::from_floats(float, &[], &[1.0 / 127.0])?);
+    // A token of zeros: any positive step gives zeros. Above the least normal number of float16.
+    let least = build.constant("least_step", numbers::from_floats(float, &[], &[1e-4 / 127.0])?);
+    let step = build.onnx("Mul", &[largest, share], &[]);
+    let step = build.onnx("Max", &[step, least], &[]);
+    let units = build.onnx("Div", &[rest, step], &[]);
+    let whole = build.onnx("Round", &[units], &[]);
+    let integers = build.onnx("Cast", &[whole], &[("to", AttrValue::Int(i64::from(DType::I8.code())))]);
+    let sums = build.onnx("MatMulInteger", &[integers, codes], &[]);
+    let sums = build.onnx("Cast", &[sums], &[("to", AttrValue::Int(i64::from(float.code())))]);
+    let tokens = build.onnx("Mul", &[sums, step], &[]);
+    let y = build.onnx("Mul", &[tokens, scales], &[]);
+    let [_, Some(columns), Some(outliers)] = split else { return Some(y) };
+    let picked = build.onnx("Gather", &[x, columns], &[("axis", AttrValue::Int(-1))]);
+    let other = build.onnx("MatMul", &[picked, outliers], &[]);
+    Some(build.onnx("Add", &[y, other], &[]))
 }
