@@ -85,7 +85,7 @@ impl<'a> Mixer<'a> {
     /// kernels on their codes.
     ///
     /// # Errors
-    /// As [`base_plan`].
+    /// As `base_plan`.
     pub fn with(mut self, precisions: &[Precision], table: &CalibrationTable) -> Result<Mixer<'a>> {
         for &precision in precisions {
             let new = precision.is_static() && precision != self.uniform();
