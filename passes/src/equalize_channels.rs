@@ -14,7 +14,7 @@
 //!
 //! Between writer and reader may stand what commutes with a positive factor on a channel: Relu, LeakyRelu, PRelu, pools,
 //! Resize, a sum (both sides then share their factors), a Concat of channels, a product with constants or with a gate. A Clip
-//! commutes while it does not bite: a channel that calibration saw stay [`CLEAR`] below the bound may grow up to it.
+//! commutes while it does not bite: a channel that calibration saw stay `CLEAR` below the bound may grow up to it.
 //! Everything else that touches a value holds its factors at 1.
 
 use std::collections::{BTreeMap, BTreeSet};
