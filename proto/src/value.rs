@@ -163,8 +163,7 @@ fn optional(importer: &mut Importer, proto: pb::OptionalProto) -> Result<TestVal
 
 /// Writes a value under a name (that of the model's input or output).
 pub fn write_value(path: &Path, name: &str, value: &TestValue) -> Result<(), ProtoError> {
-    std::fs::write(path, value_to_bytes(name, value))
-        .map_err(|source| ProtoError::Io { path: path.to_path_buf(), source })
+    crate::write_file(path, &value_to_bytes(name, value))
 }
 
 /// The bytes of a value file.

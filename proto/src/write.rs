@@ -107,8 +107,9 @@ fn check(model: &Model, force: bool) -> Result<(), ProtoError> {
 }
 
 /// Writes a model. Model and external data appear under their names when they are complete; until then, and after an
-/// error, files of these names are as before. The path may be that of the file the model was read from.
-pub fn write(model: &Model, path: &Path, options: &WriteOptions) -> Result<(), ProtoError> {
+/// error, files of these names are as before. The path may be that of the file the model was read from. Returns the bytes of
+/// both files together.
+pub fn write(model: &Model, path: &Path, options: &WriteOptions) -> Result<u64, ProtoError> {
     check(model, options.force)?;
     let target = Target::new(path)?;
     let external = match &options.layout {
@@ -133,6 +134,8 @@ pub fn write(model: &Model, path: &Path, options: &WriteOptions) -> Result<(), P
     if encoding.size > MAX_PROTO {
         return Err(ProtoError::TooLarge(encoding.size));
     }
+    let beside =
+        encoding.chunks.iter().map(|chunk| chunk.offset + chunk.bytes.len() as u64).max().unwrap_or(0);
     let data = match encoding.chunks.as_slice() {
         [] => None,
         chunks => Some(target.beside(&file)?.fill(|file| write_chunks(file, chunks))?),
@@ -144,7 +147,8 @@ pub fn write(model: &Model, path: &Path, options: &WriteOptions) -> Result<(), P
     })?;
     // The data first: the new model never stands beside the old data.
     data.map_or(Ok(()), Output::publish)?;
-    model.publish()
+    model.publish()?;
+    Ok(beside + encoding.size as u64)
 }
 
 fn write_chunks(file: &mut File, chunks: &[Chunk]) -> io::Result<()> {

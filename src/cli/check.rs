@@ -58,7 +58,7 @@ pub fn run(args: &Args) -> Result<bool> {
     let findings = check(&model, target, &options);
     if let Some(path) = &args.sarif {
         let text = serde_json::to_string_pretty(&sarif(&args.model, target, &findings))?;
-        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        proto::write_file(path, text.as_bytes())?;
     }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&findings)?);

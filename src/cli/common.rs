@@ -215,6 +215,21 @@ pub fn read_model(path: &std::path::Path) -> Result<Model> {
     Ok(loaded.model)
 }
 
+/// Bytes of the file at `path` and of the constants of its model that are in files of their own.
+pub fn bytes_on_disk(path: &std::path::Path, model: &Model) -> u64 {
+    std::fs::metadata(path).map_or(0, |data| data.len()) + external_bytes(model)
+}
+
+/// Bytes of the constants that are in files of their own.
+pub fn external_bytes(model: &Model) -> u64 {
+    let of = |graph: &ir::Graph| -> u64 {
+        let constants = graph.values().filter_map(|value| graph.constant(value));
+        let external = constants.filter(|tensor| tensor.encoding == ir::Encoding::External);
+        external.map(|tensor| tensor.bytes().len() as u64).sum()
+    };
+    model.graph_ids().into_iter().map(|id| of(model.graph(id))).sum()
+}
+
 /// Says what the passes found wrong with the model itself.
 pub fn warn(report: &passes::Report) {
     for warning in &report.warnings {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use passes::{Options, Spec, Step};
 use proto::WriteOptions;
 
@@ -73,8 +73,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if is_text(&args.output) {
         let text = ir::text::print(&model);
-        return std::fs::write(&args.output, text).with_context(|| args.output.display().to_string());
+        return Ok(proto::write_file(&args.output, text.as_bytes())?);
     }
     let options = WriteOptions { force: args.force, ..WriteOptions::default() };
-    Ok(proto::write(&model, &args.output, &options)?)
+    proto::write(&model, &args.output, &options)?;
+    Ok(())
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::auto::{self, AutoArgs};
 use super::choice::ChoiceArgs;
-use super::common::{Bars, DataArgs, EngineArgs, progress, read_model};
+use super::common::{Bars, DataArgs, EngineArgs, bytes_on_disk, progress, read_model};
 use super::table::Table;
 use super::weight_only::{self, WeightArgs};
 use crate::pipeline::quantize::refine::Step;
@@ -106,6 +106,7 @@ pub fn run(args: &Args) -> Result<bool> {
     }
     let mut options = options(args)?;
     let model = read_model(&args.model)?;
+    let before = bytes_on_disk(&args.model, &model);
     let source = match (&args.data.data, args.data.random, args.choice.mode) {
         (None, None, Mode::Dynamic) => None,
         _ => Some(args.data.open(&model)?),
@@ -129,12 +130,10 @@ pub fn run(args: &Args) -> Result<bool> {
     let kept = args.auto.wants_report().then(|| model.clone());
     let made = quantize(model, source.as_deref(), &options, &mut tell)?;
     bar.finish_and_clear();
-    proto::write(&made.model, &args.output, &proto::WriteOptions::default())?;
+    let after = proto::write(&made.model, &args.output, &proto::WriteOptions::default())?;
     if let Some(path) = &args.write_plan {
         proto::write_file(path, &serde_json::to_vec_pretty(&made.plan)?)?;
     }
-    let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |data| data.len());
-    let (before, after) = (size(&args.model), size(&args.output));
     if let Some(model) = kept {
         let size = crate::report::schema::Size { before, after: Some(after) };
         let source = source.as_deref();
@@ -200,14 +199,14 @@ fn print_steps(steps: &[Step]) {
         return;
     }
     println!();
-    let mut table = Table::new(&["accuracy pass", "what", "SQNR dB before", "after", "kept"]);
+    let mut table = Table::new(&["accuracy pass", "SQNR dB before", "after", "kept", "what"]);
     for step in steps {
         table.row(vec![
             step.pass.to_string(),
-            step.what.clone(),
             format!("{:.1}", step.before_db),
             format!("{:.1}", step.after_db),
             if step.kept { "yes" } else { "no" }.into(),
+            step.what.clone(),
         ]);
     }
     print!("{table}");

@@ -9,7 +9,7 @@ use quant::weight::kmix::Mix;
 use quant::weight::outliers::OutlierOptions;
 use serde::Serialize;
 
-use super::common::{Bars, DataArgs, EngineArgs, progress, read_model};
+use super::common::{Bars, DataArgs, EngineArgs, bytes_on_disk, external_bytes, progress, read_model};
 use super::table::Table;
 use crate::pipeline::low_bit::{
     Budget, CalibratedOptions, Imatrix, Infeasible, LowBit, LowBitOptions, Targets, WeightMethod,
@@ -127,7 +127,7 @@ struct Report<'a> {
 }
 
 impl WeightArgs {
-    fn options(&self, common: &Common<'_>) -> Result<LowBitOptions> {
+    fn options(&self, common: &Common<'_>, before: u64) -> Result<LowBitOptions> {
         let asked = self.profile.as_deref().unwrap_or(common.target);
         let profile = profile(asked).ok_or_else(|| {
             let names: Vec<&str> = PROFILES.iter().map(|profile| profile.name).collect();
@@ -158,7 +158,7 @@ impl WeightArgs {
             }
             (None, Some(text)) => {
                 let limit = text.parse::<Limit>().map_err(|why| anyhow!("--max-size: {why}"))?;
-                Some(Budget::Bytes(limit.of(size(common.model) as f64) as u64))
+                Some(Budget::Bytes(limit.of(before as f64) as u64))
             }
             (None, None) => None,
         };
@@ -191,12 +191,12 @@ impl WeightArgs {
 
 /// Runs the mode; false if a stated bar was missed.
 pub fn run(args: &WeightArgs, common: &Common<'_>) -> Result<bool> {
-    let options = args.options(common)?;
+    let model = read_model(common.model)?;
+    let (before, beside) = (bytes_on_disk(common.model, &model), external_bytes(&model));
+    let options = args.options(common, before)?;
     if let Some(work) = options.work.as_deref().filter(|work| args.restart && work.exists()) {
         std::fs::remove_dir_all(work).with_context(|| format!("cannot remove {}", work.display()))?;
     }
-    let model = read_model(common.model)?;
-    let beside = external_bytes(&model);
     let has_data = common.data.data.is_some() || common.data.random.is_some();
     let source = has_data.then(|| common.data.open(&model)).transpose()?;
     // A bar that nobody looks at would count as met.
@@ -226,12 +226,7 @@ pub fn run(args: &WeightArgs, common: &Common<'_>) -> Result<bool> {
         beside > 0 || made.weights.iter().map(|weight| weight.rows * weight.cols).sum::<usize>() > 1 << 28;
     let layout =
         if external { proto::Layout::External(proto::External::default()) } else { proto::Layout::AsRead };
-    proto::write(&made.model, common.output, &proto::WriteOptions { layout, force: false })?;
-    let before = size(common.model) + beside;
-    let mut data = common.output.as_os_str().to_owned();
-    data.push(".data");
-    // A file of that name that was there before is not this model's.
-    let after = size(common.output) + if external { size(Path::new(&data)) } else { 0 };
+    let after = proto::write(&made.model, common.output, &proto::WriteOptions { layout, force: false })?;
     let mut within = true;
     if let Some(Budget::Bytes(most)) =
         options.budget.filter(|b| matches!(b, Budget::Bytes(most) if after > *most))
@@ -264,21 +259,6 @@ pub fn run(args: &WeightArgs, common: &Common<'_>) -> Result<bool> {
     let met = validation.iter().all(|found| common.bars.met(&found.runtime, &found.outputs));
     made.finish()?;
     Ok(met && within)
-}
-
-/// Bytes of the constants that are in files of their own.
-fn external_bytes(model: &ir::Model) -> u64 {
-    let of = |graph: &ir::Graph| -> u64 {
-        let constants = graph.values().filter_map(|value| graph.constant(value));
-        let external = constants.filter(|tensor| tensor.encoding == ir::Encoding::External);
-        external.map(|tensor| tensor.bytes().len() as u64).sum()
-    };
-    model.graph_ids().into_iter().map(|id| of(model.graph(id))).sum()
-}
-
-/// Bytes of a file, 0 if there is none.
-fn size(path: &Path) -> u64 {
-    std::fs::metadata(path).map_or(0, |data| data.len())
 }
 
 fn bits_per_weight(weights: &[WeightReport]) -> f64 {

@@ -37,13 +37,11 @@ impl Text {
         let declared = ids.dims.as_ref().and_then(|dims| dims.last()).and_then(Dim::known);
         let windows = match &options.tokenizer {
             Some(file) => {
-                let tokenizer = Tokenizer::from_file(file)
-                    .map_err(|e| anyhow!("{} is no tokenizer.json: {e}", file.display()))?;
-                let encoding =
-                    tokenizer.encode(text, true).map_err(|e| anyhow!("{}: {e}", path.display()))?;
-                let tokens: Vec<i64> = encoding.get_ids().iter().map(|&id| i64::from(id)).collect();
+                let words = Words::new(file)?;
                 let length = options.length.or(declared).unwrap_or(128).max(1);
-                cut(&tokens, length, options.stride.unwrap_or(length).max(1), declared.is_some())
+                words
+                    .windows(&text, length, options.stride, declared.is_some())
+                    .with_context(|| path.display().to_string())?
             }
             None => numbers(&text).with_context(|| {
                 format!(
@@ -53,6 +51,51 @@ impl Text {
             })?,
         };
         Ok(Text { windows, specs: specs.to_vec() })
+    }
+}
+
+/// A tokenizer, and the tokens that it puts around a text.
+struct Words {
+    tokenizer: Tokenizer,
+    before: Vec<i64>,
+    after: Vec<i64>,
+}
+
+impl Words {
+    fn new(file: &Path) -> Result<Words> {
+        let wrong = |e: tokenizers::Error| anyhow!("{} is no tokenizer.json: {e}", file.display());
+        let mut tokenizer = Tokenizer::from_file(file).map_err(wrong)?;
+        // What it would do to one sentence: here a whole text is cut, and nothing but text is wanted.
+        tokenizer.with_truncation(None).map_err(wrong)?.with_padding(None);
+        let framed = tokenizer.encode("a", true).map_err(wrong)?;
+        let frame: Vec<(u32, u32)> =
+            framed.get_ids().iter().copied().zip(framed.get_special_tokens_mask().iter().copied()).collect();
+        let inner = frame.iter().position(|&(_, special)| special == 0).unwrap_or(frame.len());
+        let outer = frame.iter().rposition(|&(_, special)| special == 0).map_or(frame.len(), |at| at + 1);
+        let ids = |part: &[(u32, u32)]| part.iter().map(|&(id, _)| i64::from(id)).collect();
+        Ok(Words { before: ids(&frame[..inner]), after: ids(&frame[outer..]), tokenizer })
+    }
+
+    /// Windows of at most `length` tokens that start `stride` tokens after each other (the length, if absent). What opens and closes
+    /// (`[CLS]` and `[SEP]`) frames each window; what only opens or only closes (a beginning of text) stands once.
+    fn windows(
+        &self,
+        text: &str,
+        length: usize,
+        stride: Option<usize>,
+        exact: bool,
+    ) -> Result<Vec<Vec<i64>>> {
+        let encoding =
+            self.tokenizer.encode_fast(text, false).map_err(|e| anyhow!("cannot be tokenized: {e}"))?;
+        let tokens: Vec<i64> = encoding.get_ids().iter().map(|&id| i64::from(id)).collect();
+        let frame = self.before.len() + self.after.len();
+        if self.before.is_empty() || self.after.is_empty() || length <= frame {
+            let tokens = [&self.before[..], &tokens, &self.after].concat();
+            return Ok(cut(&tokens, length, stride.unwrap_or(length).max(1), exact));
+        }
+        let inner = length - frame;
+        let windows = cut(&tokens, inner, stride.unwrap_or(inner).max(1), exact);
+        Ok(windows.into_iter().map(|window| [&self.before[..], &window, &self.after].concat()).collect())
     }
 }
 
@@ -176,6 +219,44 @@ mod tests {
         assert_eq!(cut(&[1, 2, 3, 4, 5], 3, 2, false), [vec![1, 2, 3], vec![3, 4, 5]]);
         assert_eq!(cut(&[1, 2, 3, 4], 3, 2, false), [vec![1, 2, 3], vec![3, 4]]);
         assert_eq!(cut(&[1, 2, 3, 4], 3, 2, true), [vec![1, 2, 3]]);
+    }
+
+    /// Cuts to 4 tokens and pads to 6, as tokenizers of encoders do to sentences, and frames by `template`.
+    fn words(template: &str) -> Words {
+        let json = format!(
+            r#"{{"version": "1.0", "added_tokens": [], "normalizer": null, "decoder": null,
+            "truncation": {{"max_length": 4, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}},
+            "padding": {{"strategy": {{"Fixed": 6}}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
+                "pad_type_id": 0, "pad_token": "[PAD]"}},
+            "pre_tokenizer": {{"type": "Whitespace"}},
+            "post_processor": {{"type": "TemplateProcessing", "single": [{template}], "pair": [],
+                "special_tokens": {{"[CLS]": {{"id": "[CLS]", "ids": [1], "tokens": ["[CLS]"]}},
+                    "[SEP]": {{"id": "[SEP]", "ids": [2], "tokens": ["[SEP]"]}}}}}},
+            "model": {{"type": "WordLevel", "unk_token": "[UNK]",
+                "vocab": {{"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "[UNK]": 3, "a": 4, "b": 5}}}}}}"#
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tokenizer.json");
+        std::fs::write(&file, json).unwrap();
+        Words::new(&file).unwrap()
+    }
+
+    const OPEN: &str = r#"{"SpecialToken": {"id": "[CLS]", "type_id": 0}}"#;
+    const TEXT: &str = r#"{"Sequence": {"id": "A", "type_id": 0}}"#;
+    const CLOSE: &str = r#"{"SpecialToken": {"id": "[SEP]", "type_id": 0}}"#;
+
+    #[test]
+    fn each_window_of_an_encoder_is_framed_and_nothing_is_cut_off_or_padded() {
+        let words = words(&[OPEN, TEXT, CLOSE].join(","));
+        let windows = words.windows("a b a b b", 5, None, false).unwrap();
+        assert_eq!(windows, [vec![1, 4, 5, 4, 2], vec![1, 5, 5, 2]]);
+    }
+
+    #[test]
+    fn a_beginning_of_text_stands_once() {
+        let words = words(&[OPEN, TEXT].join(","));
+        let windows = words.windows("a b a b b", 4, None, false).unwrap();
+        assert_eq!(windows, [vec![1, 4, 5, 4], vec![5, 5]]);
     }
 
     #[test]
