@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use onnxq::report::schema::{
-    Budget, Candidate, Coverage, Kept, Layer, Level, Metric, Output, Point, Report, SCHEMA, Size, TypeSize,
-    Value, Verdict,
+    Budget, Candidate, Coverage, Kept, Layer, Level, Metric, Output, Point, Report, SCHEMA, Size, Stored,
+    TypeSize, Value, Verdict,
 };
 use onnxq::report::{html, json};
 
@@ -66,6 +66,20 @@ fn report(count: usize) -> Report {
             .collect(),
         reason: "for Conv".into(),
     };
+    let stored = |at: usize| Stored {
+        name: format!("layers.{at}.weight"),
+        rows: 256,
+        columns: 128 + at,
+        method: "gptq".into(),
+        bits: [2, 4, 4, 8][at / 2 % 4],
+        block: 32,
+        bits_per_weight: 4.5,
+        before: 131_072,
+        after: 18_432,
+        error: Some(0.02 + 0.1 * wave(at, 19)),
+        output_error: (at % 4 == 0).then(|| 0.01 + 0.05 * wave(at, 29)),
+        reason: "--bits".into(),
+    };
     let point = |at: usize| Point {
         axis: ["size", "bitops"][at % 2].into(),
         bytes: 1_300_000 + 170_000 * at as u64,
@@ -113,6 +127,7 @@ fn report(count: usize) -> Report {
             TypeSize { dtype: "int8".into(), before: 0, after: 1_180_000 },
             TypeSize { dtype: "int32".into(), before: 0, after: 12_000 },
         ],
+        stored: (0..count).filter(|at| at % 2 == 0).map(stored).collect(),
         kept: vec![Kept {
             kind: "Softmax".into(),
             reason: "an input is not quantized".into(),
@@ -229,10 +244,11 @@ fn the_page_works_in_a_browser() {
             "front",
             "sensitivity",
             "error",
+            "stored",
             "graph",
-            "layers",
             "values",
             "weights",
+            "layers",
             "kept",
             "coverage",
             "repeat",
@@ -247,7 +263,7 @@ fn the_page_works_in_a_browser() {
         let hits =
             (0..count).filter(|at| at.to_string().starts_with("10") && [0, 2, 5].contains(&(at % 8))).count();
         assert_eq!(found["found"], format!("{hits} of {count} layers"));
-        assert_eq!(found["rows"].as_u64(), Some(hits.min(100) as u64));
+        assert_eq!(found["rows"].as_u64(), Some(hits.min(50) as u64));
         assert_eq!(found["sorted"], "descending");
         assert!(found["tip"].as_str().is_some_and(|tip| tip.contains("plan")), "{found}");
     }

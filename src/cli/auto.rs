@@ -210,7 +210,7 @@ pub fn of_quantized(
         })
     });
     Ok(report::build(Facts {
-        name: path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        name: named(path),
         quantized: Some(&made.model),
         plan: &made.plan,
         table: made.table.as_ref().or(options.table.as_ref()),
@@ -235,6 +235,13 @@ pub fn of_quantized(
         notes,
         float: &float,
     }))
+}
+
+/// What a report calls a model: its file and the folder that holds it, because many files are called `model.onnx`.
+pub fn named(path: &Path) -> String {
+    let parts: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    let last = parts.iter().rev().take(2).filter(|part| !matches!(part.as_ref(), "/" | ".." | "."));
+    last.collect::<Vec<_>>().into_iter().rev().cloned().collect::<Vec<_>>().join("/")
 }
 
 /// An argument as a shell takes it.

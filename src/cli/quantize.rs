@@ -87,6 +87,7 @@ pub fn run(args: &Args) -> Result<bool> {
     can_write(args)?;
     if args.choice.mode == Mode::WeightOnly {
         let common = weight_only::Common {
+            reports: &args.auto,
             model: &args.model,
             output: &args.output,
             target: &args.choice.target,

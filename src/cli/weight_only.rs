@@ -9,8 +9,10 @@ use quant::weight::kmix::Mix;
 use quant::weight::outliers::OutlierOptions;
 use serde::Serialize;
 
+use super::auto::{AutoArgs, named, quoted};
 use super::common::{Bars, DataArgs, EngineArgs, bytes_on_disk, external_bytes, progress, read_model};
 use super::table::Table;
+use crate::pipeline::digest;
 use crate::pipeline::low_bit::{
     Budget, CalibratedOptions, Imatrix, Infeasible, LowBit, LowBitOptions, Targets, WeightMethod,
     WeightReport,
@@ -18,6 +20,8 @@ use crate::pipeline::low_bit::{
 use crate::pipeline::quantize::Validation;
 use crate::pipeline::quantize::weight_only::{Judge, weight_only};
 use crate::pipeline::sensitivity::costs::Limit;
+use crate::report::schema::Size;
+use crate::report::{self, Facts};
 
 /// Arguments of this mode.
 #[derive(clap::Args, Clone, Debug)]
@@ -102,6 +106,8 @@ pub struct Common<'a> {
     pub max_size: Option<&'a str>,
     /// Where to write the report.
     pub json: Option<&'a Path>,
+    /// Where to write the report that people open.
+    pub reports: &'a AutoArgs,
     /// Bars for the exit code.
     pub bars: &'a Bars,
     /// Samples.
@@ -234,6 +240,10 @@ pub fn run(args: &WeightArgs, common: &Common<'_>) -> Result<bool> {
         eprintln!("bar missed: the file has {after} bytes, wanted at most {most}");
         within = false;
     }
+    if common.reports.wants_report() {
+        let size = Size { before, after: Some(after) };
+        common.reports.write(&page(common, &options, &made, &validation, size))?;
+    }
     let report = Report {
         version: 1,
         model: common.model.display().to_string(),
@@ -259,6 +269,64 @@ pub fn run(args: &WeightArgs, common: &Common<'_>) -> Result<bool> {
     let met = validation.iter().all(|found| common.bars.met(&found.runtime, &found.outputs));
     made.finish()?;
     Ok(met && within)
+}
+
+/// The report that people open.
+fn page(
+    common: &Common<'_>,
+    options: &LowBitOptions,
+    made: &LowBit,
+    validation: &[Validation],
+    size: Size,
+) -> report::Report {
+    let plan = report::low_bit::plan(made, options.profile.name);
+    let mean = bits_per_weight(&made.weights);
+    let samples = validation.iter().map(|found| found.samples).max().unwrap_or(0);
+    let report = report::build(Facts {
+        name: named(common.model),
+        float: &made.float,
+        quantized: Some(&made.model),
+        plan: &plan,
+        table: None,
+        measured: None,
+        accumulated: &[],
+        validation,
+        metric: None,
+        front: vec![],
+        budgets: options.budget.map(|budget| kept(budget, mean, size)).into_iter().collect(),
+        size,
+        settings: vec![
+            ("mode".into(), "weight-only".into()),
+            ("runtime".into(), options.profile.name.into()),
+            ("method".into(), name_of(options.method)),
+            ("bits a weight, with scales".into(), format!("{mean:.3}")),
+            ("samples compared".into(), samples.to_string()),
+        ],
+        hashes: vec![
+            ("model, simplified".into(), digest::model(&made.float)),
+            ("written model".into(), digest::model(&made.model)),
+        ],
+        command: std::env::args().map(quoted).collect::<Vec<_>>().join(" "),
+        notes: made.notes.clone(),
+    });
+    report::low_bit::with_weights(report, made)
+}
+
+/// A choice as users type it.
+fn name_of(value: impl clap::ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_string()).unwrap_or_default()
+}
+
+/// What became of the budget.
+fn kept(budget: Budget, mean: f64, size: Size) -> report::schema::Budget {
+    let after = size.after.unwrap_or(0);
+    let (asked, reached, met) = match budget {
+        Budget::Bits(most) => {
+            (format!("--target-bpw {most}"), format!("{mean:.3} bits a weight"), mean <= most + 1e-9)
+        }
+        Budget::Bytes(most) => (format!("--max-size {most}"), format!("{after} bytes"), after <= most),
+    };
+    report::schema::Budget { asked, reached, met }
 }
 
 fn bits_per_weight(weights: &[WeightReport]) -> f64 {

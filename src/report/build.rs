@@ -83,6 +83,7 @@ pub fn build(facts: Facts<'_>) -> Report {
         layers: layers(&facts),
         values: values(facts.plan, facts.table),
         weights: weights(facts.float, facts.quantized),
+        stored: Vec::new(),
         kept: kept(facts.plan),
         outputs,
         metric: facts.metric,

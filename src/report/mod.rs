@@ -5,6 +5,7 @@
 //! keyboard, a screen reader and a printer. Nothing here runs a model.
 
 mod build;
+pub mod low_bit;
 pub mod schema;
 
 use anyhow::Result;
@@ -21,6 +22,7 @@ const CODE: &[&str] = &[
     include_str!("page/graph.js"),
     include_str!("page/layers.js"),
     include_str!("page/values.js"),
+    include_str!("page/weights.js"),
     include_str!("page/main.js"),
 ];
 

@@ -43,6 +43,9 @@ pub struct Report {
     pub values: Vec<Value>,
     /// Bytes of constants by element type.
     pub weights: Vec<TypeSize>,
+    /// Weights that were stored in few bits by `--mode weight-only`, in the order of the model.
+    #[serde(default)]
+    pub stored: Vec<Stored>,
     /// What stayed in float, by reason.
     pub kept: Vec<Kept>,
     /// Whether the calibration data were enough.
@@ -258,6 +261,37 @@ pub struct TypeSize {
     pub before: u64,
     /// Bytes in the written file.
     pub after: u64,
+}
+
+/// One weight matrix, rows by columns, that is stored in few bits.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stored {
+    /// The constant's name.
+    pub name: String,
+    /// Output channels, or rows of a table.
+    pub rows: usize,
+    /// Inputs, or the width of a table.
+    pub columns: usize,
+    /// How its codes were chosen.
+    pub method: String,
+    /// Width of the codes.
+    pub bits: u32,
+    /// Columns that share a scale; 0 for one scale a row.
+    pub block: usize,
+    /// Bits a weight with scales and zero points, as stored.
+    pub bits_per_weight: f64,
+    /// Bytes in the float model.
+    pub before: u64,
+    /// Bytes as stored.
+    pub after: u64,
+    /// Norm of the weight's error by the norm of the weight; none where columns were scaled first.
+    pub error: Option<f64>,
+    /// Norm of the error of what the layer computes by the norm of that, on the calibration samples; none where the method
+    /// looks at no data.
+    pub output_error: Option<f64>,
+    /// Why it has this width.
+    pub reason: String,
 }
 
 /// Operators that stayed in float for one reason.

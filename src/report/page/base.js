@@ -47,14 +47,13 @@ const bytes = (value) => {
 };
 const plural = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
 
-const PRECISIONS = ["float", "fp16", "int8", "w8", "a16w8", "w4", "fp8"];
-const colour = (precision) => {
-  const known = { float: "float", fp16: "float", int8: "int8", w8: "w8", a16w8: "a16w8", w4: "w4", fp8: "fp8" };
-  return `var(--p-${known[precision] ?? "other"})`;
-};
+const PRECISIONS = ["float", "fp16", "int8", "dynamic", "w8", "w6", "w5", "a16w8", "w4", "w3", "w2", "fp8"];
+const COLOURED = { fp16: "fp16", float: "float", int8: "int8", dynamic: "int8", w8: "w8", w6: "w8", w5: "w8", a16w8: "a16w8", w4: "w4", w3: "other", w2: "fp8", fp8: "fp8" };
+const colour = (precision) => `var(--p-${COLOURED[precision] ?? "other"})`;
 const MEANING = {
-  float: "as in the original", fp16: "16-bit float", int8: "8-bit activations and weights", w8: "8-bit weights only",
-  a16w8: "16-bit activations, 8-bit weights", w4: "4-bit weights only", fp8: "8-bit float",
+  float: "as in the original", fp16: "weights as 16-bit floats", int8: "8-bit activations and weights", dynamic: "8-bit weights, activations rounded while it runs",
+  a16w8: "16-bit activations, 8-bit weights", fp8: "8-bit float", w8: "8-bit weights only", w6: "6-bit weights only", w5: "5-bit weights only",
+  w4: "4-bit weights only", w3: "3-bit weights only", w2: "2-bit weights only",
 };
 // Five steps from harmless to harmful; the limits are errors of 1, 3, 10 and 30 % of the signal.
 const STEPS = [[40, "under 1 %"], [30, "1 to 3 %"], [20, "3 to 10 %"], [10, "10 to 30 %"], [-Infinity, "over 30 %"]];

@@ -55,7 +55,7 @@ function sensitivity() {
 function layers() {
   if (!R.layers.length) return;
   const section = open("layers", "Every layer", "Search names, types and reasons; choose a column to sort.");
-  const columns = [
+  const known = [
     ["#", (layer, at) => at, (layer, at) => String(at + 1), true],
     ["layer", (layer) => layer.node || layer.key, (layer) => el("span", { class: "mono" }, layer.node || layer.key)],
     ["type", (layer) => layer.kind, (layer) => layer.kind],
@@ -68,7 +68,9 @@ function layers() {
     ["outputs", (layer) => damage(layer)?.global_db ?? 1e9, (layer) => damage(layer) ? db(damage(layer).global_db) : "", true],
     ["why", (layer) => layer.reason, (layer) => layer.reason],
   ];
-  const page = 100;
+  // A column in which nothing stands says nothing.
+  const columns = known.filter(([, , cell], column) => column < 4 || R.layers.some((layer, at) => cell(layer, at) !== ""));
+  const page = 50;
   let [sort, direction, shown] = [0, 1, page];
   const search = el("input", { type: "search", id: "search", placeholder: "name, type or reason", oninput: () => { shown = page; fill(); } });
   const pick = (name, values) => el("select", { "aria-label": name, onchange: () => { shown = page; fill(); } },
@@ -92,7 +94,7 @@ function layers() {
       return direction * (typeof left === "number" ? left - right : String(left).localeCompare(String(right))) || a.at - b.at;
     });
     body.replaceChildren(...rows.slice(0, shown).map(({ layer, at }) => el("tr", {}, columns.map(([, , cell, number], column) =>
-      el("td", { class: number ? "n" : column === 1 ? "name" : null }, cell(layer, at))))));
+      el("td", { class: number ? "n" : ["", "name", "word", "word", "word"][column] ?? null }, cell(layer, at))))));
     heads.forEach((head, at) => head.setAttribute("aria-sort", at === sort ? (direction > 0 ? "ascending" : "descending") : "none"));
     found.textContent = `${rows.length} of ${plural(R.layers.length, "layer")}`;
     more.hidden = rows.length <= shown;

@@ -1,4 +1,9 @@
 // Summary, how to repeat, theme, navigation; then everything is drawn.
+const meanBits = () => {
+  const elements = (row) => row.rows * row.columns;
+  return R.stored.reduce((sum, row) => sum + row.bits_per_weight * elements(row), 0) / Math.max(1, R.stored.reduce((sum, row) => sum + elements(row), 0));
+};
+
 function summary() {
   const section = document.getElementById("summary");
   const v = R.verdict;
@@ -17,7 +22,8 @@ function summary() {
     agreement.length ? ["same first choice", percent(Math.min(...agreement)), "as the float model"] : null,
     R.integer_share == null ? null : ["multiplications on integers", percent(R.integer_share), "predicted for the target"],
     chosen ? ["conversions", String(chosen.boundaries), "where precisions of neighbours differ"] : null,
-    R.layers.length ? ["layers quantized", `${quantized} of ${R.layers.length}`, null] : null,
+    R.stored.length ? ["bits a weight", meanBits().toFixed(2), `with scales, of ${plural(R.stored.length, "weight")}`] : null,
+    R.layers.length && !R.stored.length ? ["layers quantized", `${quantized} of ${R.layers.length}`, null] : null,
   ].filter(Boolean);
   section.append(el("dl", { class: "tiles" }, tiles.map(([name, value, small]) => el("div", {}, el("dt", {}, name), el("dd", {}, value, small ? el("small", {}, small) : null)))));
   if (R.budgets.length) section.append(el("h3", {}, "What was asked for"), plainTable("Budgets", [
@@ -53,9 +59,9 @@ function theme() {
 }
 
 theme();
-[summary, front, sensitivity, errorCurve, graph, layers, values, weights, kept, coverage, repeat].forEach((part) => part());
+[summary, front, sensitivity, errorCurve, stored, graph, values, weights, layers, kept, coverage, repeat].forEach((part) => part());
 document.getElementById("nav").append(...[...document.querySelectorAll("main section")].filter((section) => !section.hidden).map((section) => {
-  const names = { summary: "Summary", front: "Pareto front", sensitivity: "Sensitivity", error: "Error", graph: "Model", layers: "Layers", values: "Ranges", weights: "Weights", kept: "Not quantized", coverage: "Data", repeat: "Repeat" };
+  const names = { summary: "Summary", front: "Pareto front", sensitivity: "Sensitivity", error: "Error", graph: "Model", layers: "Layers", values: "Ranges", stored: "Few bits", weights: "Weights", kept: "Not quantized", coverage: "Data", repeat: "Repeat" };
   return el("li", {}, el("a", { href: `#${section.id}` }, names[section.id]));
 }));
 document.documentElement.dataset.ready = "true";

@@ -1,4 +1,4 @@
-// Activation histograms with the chosen range, weights by size and type, what stayed in float, coverage.
+// Activation histograms with the chosen range, what stayed in float, coverage.
 function histogram(value) {
   const [width, height] = [250, 64];
   const chart = svg("svg", { viewBox: `0 0 ${width} ${height + 14}`, width: "100%", role: "img", "aria-label": `Histogram of ${value.name}: seen ${short(value.extent?.[0])} to ${short(value.extent?.[1])}, covered ${short(value.range?.[0])} to ${short(value.range?.[1])}` });
@@ -41,37 +41,6 @@ function values() {
   };
   section.append(el("div", { class: "tools", role: "search" }, search, found), cards, more);
   fill();
-}
-
-function weights() {
-  if (!R.weights.length) return;
-  const section = open("weights", "Weights by size and type", "Bytes of constants in the file before and after.");
-  const written = R.weights.some((row) => row.after > 0);
-  const total = (key) => R.weights.reduce((sum, row) => sum + row[key], 0);
-  const most = Math.max(1, total("before"), total("after"));
-  const [width, left] = [920, 70];
-  const chart = drawing(width, written ? 78 : 42, `Constants: ${bytes(total("before"))} before, ${bytes(total("after"))} after`);
-  const tone = (dtype) => ({ float32: "float", float16: "a16w8", bfloat16: "a16w8", int8: "int8", uint8: "int8", int4: "w4", uint4: "w4", int32: "w8" }[dtype] ?? "other");
-  (written ? ["before", "after"] : ["before"]).forEach((key, row) => {
-    let at = left;
-    chart.append(svg("text", { x: 0, y: row * 36 + 20 }, key));
-    for (const type of R.weights) {
-      const wide = (type[key] / most) * (width - left - 90);
-      if (wide < 0.2) continue;
-      chart.append(svg("rect", { x: at, y: row * 36 + 4, width: wide, height: 24, fill: `var(--p-${tone(type.dtype)})`, stroke: "var(--card)" }, svg("title", {}, `${type.dtype}: ${bytes(type[key])}`)));
-      at += wide;
-    }
-    chart.append(svg("text", { class: "strong", x: at + 8, y: row * 36 + 20 }, bytes(total(key))));
-  });
-  section.append(el("div", { class: "scroll chart" }, chart), plainTable("Constants by element type", [
-    ["type", (row) => el("span", {}, el("i", { class: "dot", style: `display:inline-block;width:.7rem;height:.7rem;border-radius:3px;margin-right:.4rem;background:var(--p-${tone(row.dtype)})` }), row.dtype)],
-    ["before", (row) => bytes(row.before), true], ["after", (row) => bytes(row.after), true],
-  ], R.weights));
-  const heavy = R.layers.filter((layer) => layer.bytes).sort((a, b) => b.bytes - a.bytes).slice(0, 8);
-  if (heavy.length) section.append(el("h3", {}, "The largest"), plainTable("Layers with the most bytes of constants", [
-    ["layer", (layer) => layer.node || layer.key], ["type", (layer) => layer.kind], ["precision", (layer) => layer.precision], ["bytes before", (layer) => bytes(layer.bytes), true],
-    ["share", (layer) => percent(layer.bytes / Math.max(1, total("before"))), true],
-  ], heavy));
 }
 
 function kept() {
