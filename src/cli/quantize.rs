@@ -229,10 +229,22 @@ fn print(made: &Quantized, before: u64, after: u64) {
         println!("multiplications {:.1} % on integers", share * 100.0);
     }
     print_steps(&made.accuracy);
+    print_validation(&made.validation);
+    print_float(&made.plan);
+    for note in &made.notes {
+        println!("note: {note}");
+    }
+}
+
+/// How far the outputs are from those of the float model.
+fn print_validation(validations: &[Validation]) {
+    if validations.is_empty() {
+        return;
+    }
     println!();
     let mut table =
         Table::new(&["runtime", "output", "SQNR dB", "cosine", "max abs", "top-1 agreement", "samples"]);
-    for validation in &made.validation {
+    for validation in validations {
         for figures in &validation.outputs {
             table.row(vec![
                 validation.runtime.clone(),
@@ -250,10 +262,6 @@ fn print(made: &Quantized, before: u64, after: u64) {
         }
     }
     print!("{table}");
-    print_float(&made.plan);
-    for note in &made.notes {
-        println!("note: {note}");
-    }
 }
 
 /// What stays in float, a line for each reason, the reason with most multiplications first.
