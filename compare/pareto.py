@@ -8,11 +8,12 @@
 - `nncf`: its accuracy-aware loop, on the agreement with the float model's choices (it sees no labels either).
 
 Files and numbers are kept in $ONNXQ_CACHE/pareto, so that a long run can be cut into slices (--only, --tools); --save
-writes results/pareto.md from everything that is there, --fresh TOOL makes a tool's again.
+writes results/pareto.md and pareto.svg from everything that is there, --fresh TOOL makes a tool's again.
 `--peer NAME MODEL CALIB OUT` is one peer's process.
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -26,11 +27,24 @@ import peers
 from common import CACHE
 from quantize import Row, Subject, evaluate, measure, model_bytes, number, subjects
 
-MODELS = ("resnet20_cifar10", "squeezenet1.1", "mobilenet_v1_0.25_224", "magika_v3_3", "minilm_l6_v2", "mnist_cntk")
-SAMPLES = 64  #: calibration samples that every tool gets
-BUDGETS = (0.8, 0.9, 1.0, 1.05, 1.15, 1.3, 1.6)  #: sizes of --auto, as multiples of uniform INT8's
+#: Development models with a task metric.
+MODELS = (
+    "resnet20_cifar10",
+    "squeezenet1.1",
+    "mobilenet_v1_0.25_224",
+    "magika_v3_3",
+    "minilm_l6_v2",
+    "stories260K",
+    "dtln",
+    "superres_rgb",
+    "yolox_nano",
+    "mnist_cntk",
+)
+SAMPLES = 64  #: calibration samples that every tool gets, at most
+BUDGETS = (0.7, 0.85, 1.0, 1.15, 1.5, 2.0)  #: sizes of --auto, as multiples of uniform INT8's
 WORST = (1, 2, 4, 8)  #: layers to exclude
-FRACTIONS = (0.0, 0.2, 0.5, 1.0)  #: onnxsim's share of 8-bit layers
+FRACTIONS = (0.0, 0.5, 1.0)  #: onnxsim's share of 8-bit layers
+PATIENCE = 240.0  #: seconds a tool may take on one file
 FOLDER = CACHE / "pareto"
 
 
@@ -79,67 +93,84 @@ PEERS = {f"onnxsim-{fraction:g}": onnxsim_mixed(fraction) for fraction in FRACTI
 
 # Tools: settings by name, each a command from (model, calibration folder, output)
 
+Command = Callable[[Path, Path, Path], list]
 
-def quantize_command(program: Path, *more: str) -> Callable[[Path, Path, Path], list]:
+
+def quantize_command(program: Path, *more: str) -> Command:
     return lambda model, calib, out: [
         program, "quantize", model, "-o", out, "--data", calib, "--samples", str(SAMPLES), *more
     ]  # fmt: skip
 
 
-def worst_layers(program: Path, subject: Subject) -> list[str]:
+def file(subject: Subject, name: str, at: int = 0) -> Path:
+    return FOLDER / f"{subject.name}-{name.replace(' ', '-')}.{at}.onnx"
+
+
+def auto_command(program: Path, subject: Subject, budget: float) -> Command:
+    """--auto at a multiple of the size of uniform INT8, file by file."""
+
+    def command(model: Path, calib: Path, out: Path) -> list:
+        size = model_bytes(file(subject, "int8", subject.files.index(model)))
+        return quantize_command(program, "--auto", "--max-size", str(int(budget * size)))(model, calib, out)
+
+    return command
+
+
+def worst_layers(program: Path, model: Path, calib: Path) -> list[str]:
     """Layers by local SQNR, the worst first."""
-    out = FOLDER / f"{subject.name}-sensitivity.json"
-    command = [program, "sensitivity", subject.files[0], "--data", subject.calib[0], "--samples", str(SAMPLES)]
-    done = common.call([*command, "--precisions", "int8", "--json", out])
-    if not done.ok:
-        sys.exit(f"error: {subject.name}: {done.reason()}")
-    changes = json.loads(out.read_text())["changes"]
-    return [change["group"] for change in sorted(changes, key=lambda change: change["score"]["local_db"])]
+    out = FOLDER / f"{model.parent.name}-sensitivity.txt"
+    if not out.exists():
+        scores = out.with_suffix(".scores")
+        command = [program, "sensitivity", model, "--data", calib, "--samples", "16", "--precisions", "int8"]
+        done = common.call([*command, "--json", scores])
+        if not done.ok:
+            sys.exit(f"error: {model.parent.name}: {done.reason()}")
+        changes = json.loads(scores.read_text())["changes"]
+        order = sorted(changes, key=lambda change: change["score"]["local_db"])
+        out.write_text("\n".join(change["group"] for change in order))
+    return out.read_text().splitlines()
 
 
-def settings(program: Path, subject: Subject, tools: set[str]) -> dict[str, Callable[[Path, Path, Path], list]]:
-    found: dict[str, Callable[[Path, Path, Path], list]] = {}
-    uniform = FOLDER / f"{subject.name}-int8.onnx"
-    if tools & {"onnxq", "auto", "worst"}:
-        found["int8"] = quantize_command(program)
+def worst_command(program: Path, count: int) -> Command:
+    def command(model: Path, calib: Path, out: Path) -> list:
+        worst = worst_layers(program, model, calib)[:count]
+        # Patterns: what is special in them stands for itself in brackets.
+        plain = [re.sub(r"[][*?{}]", lambda found: f"[{found.group()}]", name) for name in worst]
+        excluded = [argument for layer in plain for argument in ("--exclude", layer)]
+        return quantize_command(program, *excluded)(model, calib, out)
+
+    return command
+
+
+def settings(program: Path, subject: Subject, tools: set[str]) -> dict[str, Command]:
+    found: dict[str, Command] = {}
     if "auto" in tools:
-        for budget in BUDGETS:
-            more = ["--auto", "--max-size", str(int(budget * model_bytes(uniform)))] if uniform.exists() else []
-            if more:
-                found[f"auto {budget:g}"] = quantize_command(program, *more)
         found["auto"] = quantize_command(program, "--auto")
+        found |= {f"auto {budget:g}": auto_command(program, subject, budget) for budget in BUDGETS}
     if "worst" in tools:
-        worst = worst_layers(program, subject)
-        for count in WORST:
-            excluded = [argument for layer in worst[:count] for argument in ("--exclude", layer)]
-            found[f"exclude {count} worst"] = quantize_command(program, *excluded)
+        found |= {f"exclude {count} worst": worst_command(program, count) for count in WORST}
     for name in PEERS:
         if name.split("-")[0] in tools:
-            found[name] = lambda model, calib, out, name=name: [
-                sys.executable,
-                __file__,
-                "--peer",
-                name,
-                model,
-                calib,
-                out,
-            ]
+            found[name] = lambda *paths, name=name: [sys.executable, __file__, "--peer", name, *paths]
     return found
 
 
-def row_of(subject: Subject, name: str, command, fresh: bool) -> Row:
-    out = FOLDER / f"{subject.name}-{name.replace(' ', '-')}.onnx"
-    stored = out.with_suffix(".json")
+def row_of(subject: Subject, name: str, command: Command, fresh: bool) -> Row:
+    stored = FOLDER / f"{subject.name}-{name.replace(' ', '-')}.json"
     if stored.exists() and not fresh:
         return Row(**json.loads(stored.read_text()))
     common.progress(f"{subject.name}: {name}")
-    out.unlink(missing_ok=True)
-    cost = common.run(command(subject.files[0], subject.calib[0], out))
-    if cost.ok and out.exists():
-        row = measure(subject, name, [out], None)
-        row.seconds, row.peak_bytes = cost.seconds, cost.peak_bytes
-    else:
-        row = Row(name, seconds=cost.seconds, error=cost.reason())
+    outs, seconds, peak, error = [], 0.0, 0.0, ""
+    for at, (model, calib) in enumerate(zip(subject.files, subject.calib, strict=True)):
+        outs.append(file(subject, name, at))
+        outs[-1].unlink(missing_ok=True)
+        cost = common.run(command(model, calib, outs[-1]), timeout=PATIENCE)
+        seconds, peak = seconds + cost.seconds, max(peak, cost.peak_bytes)
+        if not cost.ok or not outs[-1].exists():
+            error = cost.reason()
+            break
+    row = Row(name, error=error) if error else measure(subject, name, outs, None)
+    row.seconds, row.peak_bytes = seconds, peak
     stored.write_text(json.dumps(asdict(row)))
     return row
 
@@ -194,6 +225,49 @@ def render(subject: Subject, task: dict, rows: list[Row]) -> str:
     return text + ("\n\n" + "\n".join(notes) if notes else "")
 
 
+def drawing(panels: list[tuple[str, list[Row]]]) -> str:
+    """Size against SQNR: the front of --auto as a line, everything else as marks."""
+    wide, high, pad = 380, 250, 42
+    marks = []
+    kinds = {"auto": "#2563c9", "int8": "#b3261e", "exclude": "#c2610c", "onnxsim": "#0f8a7e", "nncf": "#7a4fd0"}
+    for at, (name, rows) in enumerate(panels):
+        left, top = at % 3 * wide, at // 3 * high + 30
+        rows = [row for row in rows if row.tool != "float" and not row.error and row.sqnr == row.sqnr]
+        sizes, levels = [row.size / 1e6 for row in rows], [min(row.sqnr, 60.0) for row in rows]
+        if not rows:
+            continue
+        ends = [f(values) for values in (sizes, levels) for f in (min, max)]
+        across = lambda v: left + pad + (v - ends[0]) / ((ends[1] - ends[0]) or 1) * (wide - pad - 20)  # noqa: B023, E731
+        up = lambda v: top + high - pad - (v - ends[2]) / ((ends[3] - ends[2]) or 1) * (high - pad - 30)  # noqa: B023, E731
+        marks.append(f'<text x="{left + pad}" y="{top + 8}" font-weight="600">{name}</text>')
+        marks.append(
+            f'<rect x="{left + pad}" y="{top + 16}" width="{wide - pad - 16}" height="{high - pad - 12}" fill="none" stroke="#ccc"/>'
+        )
+        for value, anchor in ((ends[0], "start"), (ends[1], "end")):
+            marks.append(
+                f'<text x="{across(value)}" y="{top + high - pad + 22}" text-anchor="{anchor}">{value:.2f} MB</text>'
+            )
+        for value in ends[2:]:
+            marks.append(f'<text x="{left + pad - 4}" y="{up(value) + 4}" text-anchor="end">{value:.0f} dB</text>')
+        points = sorted((row.size / 1e6, min(row.sqnr, 60.0)) for row in rows if row.tool.startswith("auto"))
+        front = [p for k, p in enumerate(points) if all(p[1] > q[1] for q in points[:k])]
+        line = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in front)
+        marks.append(f'<polyline points="{line}" fill="none" stroke="{kinds["auto"]}" stroke-opacity=".6"/>')
+        for row in rows:
+            fill = next((colour for kind, colour in kinds.items() if row.tool.startswith(kind)), "#666")
+            x, y = across(row.size / 1e6), up(min(row.sqnr, 60.0))
+            marks.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{fill}"><title>{row.tool}</title></circle>')
+    legend = "".join(
+        f'<circle cx="{20 + 130 * k}" cy="14" r="5" fill="{colour}"/><text x="{30 + 130 * k}" y="18">{kind}</text>'
+        for k, (kind, colour) in enumerate(kinds.items())
+    )
+    tall = (len(panels) + 2) // 3 * high + 30
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {3 * wide} {tall}" width="{3 * wide}" font-family="sans-serif" '
+        f'font-size="12"><rect width="100%" height="100%" fill="#fff"/>{legend}{"".join(marks)}</svg>\n'
+    )
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--peer"]:
         name, model, calib, out = sys.argv[2:]
@@ -207,11 +281,13 @@ def main() -> None:
     program = common.need_program(args.onnxq)
     FOLDER.mkdir(parents=True, exist_ok=True)
     tools = set(args.tools.split(","))
-    sections = []
+    sections, pictures = [], []
     for subject in subjects(None if args.save else args.only):
         if subject.name not in MODELS:
             continue
         stored = FOLDER / f"{subject.name}-task.json"
+        if args.save and not stored.exists():
+            continue
         if not stored.exists():
             common.progress(f"{subject.name}: float")
             task = evaluate(subject, subject.files)
@@ -221,15 +297,20 @@ def main() -> None:
         rows = {"float": Row(**task["row"])}
         if args.only is None or args.only in subject.name:
             # Budgets are multiples of the uniform plan's size: it comes first.
-            row_of(subject, "int8", quantize_command(program), "onnxq" in args.fresh)
+            rows["int8"] = row_of(subject, "int8", quantize_command(program), "onnxq" in args.fresh)
             for name, command in settings(program, subject, tools).items():
-                tool = "onnxq" if name == "int8" else name.replace("exclude", "worst").split()[0].split("-")[0]
-                rows[name] = row_of(subject, name, command, name != "int8" and tool in args.fresh)
-        for file in FOLDER.glob(f"{subject.name}-*.json"):
-            content = json.loads(file.read_text())
+                tool = name.replace("exclude", "worst").split()[0].split("-")[0]
+                rows[name] = row_of(subject, name, command, tool in args.fresh)
+        for kept in FOLDER.glob(f"{subject.name}-*.json"):
+            content = json.loads(kept.read_text())
             if "tool" in content:
                 rows.setdefault(content["tool"], Row(**content))
-        sections.append(render(subject, task, list(rows.values())))
+        if len(rows) > 1:
+            sections.append(render(subject, task, list(rows.values())))
+            pictures.append((subject.name, list(rows.values())))
+    if args.save:
+        (common.HERE / "results/pareto.svg").write_text(drawing(pictures))
+        sections.insert(0, "![Size against signal to noise, a panel a model](pareto.svg)")
     packages = ["onnx", "onnxruntime", "onnxsim", "nncf"]
     common.report("pareto", "Mixed precision side by side", "\n\n".join(sections), args.save, packages)
 

@@ -9,7 +9,8 @@ Into resnet20_cifar10 three kinds of trouble are planted, each in several places
 
 For each: top-1 on the 1,000 test pictures of float, of plain INT8 (without and with accuracy passes) and of
 `--auto --max-drop 0.2% --min-sqnr 25` on labelled calibration pictures, within 1.1 times the size of plain INT8;
-whether the worst group of `sensitivity` is one beside the trouble, and what precision it got.
+whether the worst group of `sensitivity` is one beside the trouble, and what precision it got. Rows of earlier calls with
+the same program are kept (--only makes one).
 """
 
 import json
@@ -131,10 +132,11 @@ def main() -> None:
             onnx.save(network.model, model)
             quantize = [program, "quantize", model, "-o", out, *data]
             found = {"float": top1(model)}
-            for setting, more in (("plain", ["--no-refine"]), ("int8", [])):
+            size = 0
+            for setting, more in (("int8", []), ("plain", ["--no-refine"])):
                 done = common.call([*quantize, *more])
                 found[setting] = top1(out) if done.ok else float("nan")
-            size = model_bytes(out) if out.exists() else 0
+                size = model_bytes(out) if done.ok else 0
             json_file = folder / "sensitivity.json"
             common.call([program, "sensitivity", model, *data, "--precisions", "int8", "--json", json_file])
             changes = json.loads(json_file.read_text())["changes"]
@@ -152,7 +154,8 @@ def main() -> None:
             near = "yes" if worst in beside else f"no: {worst}"
             rows.append([name, *numbers, f"{auto:.4f}", f"{auto - found['float']:+.4f}", ratio, near, ", ".join(got)])
     header = ["trouble", "float", "INT8", "with passes", "auto", "change", "size", "found by name", "there now"]
-    text = common.table([*header], rows)
+    kept = common.slices("recovery", program, [dict(zip(header, row, strict=True)) for row in rows], ["trouble"])
+    text = common.table(header, [[row[key] for key in header] for row in kept])
     common.report("recovery", "Planted trouble, found and repaired", text, args.save, ["onnx", "onnxruntime"])
 
 

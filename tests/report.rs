@@ -1,6 +1,9 @@
 //! The report in a real browser: no console errors, charts present, search works; for 500 layers below 3 MB, and 2,000
 //! layers still work. Needs Chromium; without it the test says so and passes.
 
+#[path = "support/json_schema.rs"]
+mod json_schema;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -279,6 +282,53 @@ fn five_hundred_layers_stay_below_three_megabytes() {
     let page = html(&report).unwrap();
     assert!(page.len() < 3_000_000, "{}", page.len());
     assert!(json(&report).unwrap().len() < 3_000_000);
+}
+
+/// The schema that the documentation points to is that of the declarations, and what the program writes follows it.
+#[test]
+fn reports_follow_the_schema() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = std::fs::read_to_string(root.join("src/report/schema.rs")).unwrap();
+    let schema = json_schema::of_source(&source, "Report");
+    let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+    let path = root.join("src/report/schema.json");
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(&path).is_ok_and(|known| known == text),
+        "BLESS=1 renews {}",
+        path.display()
+    );
+    let follows = |report: &str| {
+        let document: serde_json::Value = serde_json::from_str(report).unwrap();
+        let wrong = json_schema::violations(&schema, &document);
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        document
+    };
+    let mut document = follows(&json(&report(20)).unwrap());
+    document["verdict"]["level"] = "splendid".into();
+    document["size"]["more"] = 1.into();
+    assert_eq!(json_schema::violations(&schema, &document).len(), 2, "the check finds what is wrong");
+
+    let folder = tempfile::tempdir().unwrap();
+    let model = root.join("fixtures/mnist_cntk/model.onnx");
+    let run = |more: &[&str]| {
+        let written = folder.path().join("report.json");
+        let done = Command::new(env!("CARGO_BIN_EXE_onnxq"))
+            .current_dir(folder.path())
+            .args(["quantize", model.to_str().unwrap(), "-o", "out.onnx", "--random", "8"])
+            .args(["--report-json", "report.json"])
+            .args(more)
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        follows(&std::fs::read_to_string(written).unwrap())
+    };
+    let auto = run(&["--auto"]);
+    assert!(auto["front"].as_array().is_some_and(|front| !front.is_empty()));
+    let few = run(&["--mode", "weight-only", "--bits", "8"]);
+    assert!(few["stored"].as_array().is_some_and(|stored| !stored.is_empty()));
 }
 
 /// Writes pictures of the page where `REPORT_SHOTS` says, for people to look at.

@@ -78,16 +78,27 @@ fn parts_join_and_runs_resume() {
 }
 
 fn search(model: &Model, source: &dyn Source, asked: Asked) -> Found {
+    search_with(model, source, asked, &options())
+}
+
+/// Accuracy passes heal some of the trouble that is planted here before precisions are chosen: without them there is
+/// something to choose.
+fn unhealed() -> QuantizeOptions {
+    QuantizeOptions { refine: false, ..options() }
+}
+
+fn search_with(model: &Model, source: &dyn Source, asked: Asked, options: &QuantizeOptions) -> Found {
     let precisions = vec![Precision::Int8, Precision::W8, Precision::W4, Precision::Fp16];
     let how = AutoOptions { asked, precisions, labels: BTreeMap::new(), costs: None };
-    auto(model.clone(), source, &options(), &how, &mut |_, _, _| {}).unwrap()
+    auto(model.clone(), source, options, &how, &mut |_, _, _| {}).unwrap()
 }
 
 /// The file is of the plan that was found, whatever accuracy passes do to its biases.
 #[test]
 fn what_was_found_is_what_is_written() {
     let (model, source) = (chain(8, 8, 12, Trouble::Outlier(3, 300.0)), waves(20));
-    let found = search(&model, &source, Asked { sqnr: Some(("30".into(), 30.0)), ..Asked::default() });
+    let asked = Asked { sqnr: Some(("30".into(), 30.0)), ..Asked::default() };
+    let found = search_with(&model, &source, asked, &unhealed());
     let plan = found.plan.expect("a plan");
     assert!(plan.ops.values().any(|op| op.macs > 0 && op.precision != Precision::Int8), "a mix");
     let options = QuantizeOptions { plan: Some(plan.clone()), table: Some(found.table), ..options() };
@@ -134,6 +145,24 @@ fn written(found: &Found, plan: &QuantPlan) -> Model {
     model
 }
 
+/// A mix is chosen among plans that have been through the same accuracy passes as the uniform one, and never worse.
+#[test]
+fn a_mix_is_never_worse_than_one_precision() {
+    for trouble in [Trouble::None, Trouble::Outlier(3, 300.0), Trouble::Ramp(4, 100.0)] {
+        let (model, source) = (chain(8, 8, 12, trouble), waves(40));
+        let noise = |plan, table| {
+            let options = QuantizeOptions { plan, table, ..options() };
+            let made = quantize(model.clone(), Some(&source), &options, &mut |_, _, _| {}).unwrap();
+            made.validation[0].outputs[0].sqnr_db
+        };
+        let uniform = noise(None, None);
+        let found = search(&model, &source, Asked::default());
+        let mixed = noise(found.plan, Some(found.table));
+        // Both are measured on the same held-back samples; the last digit is the order of the sums.
+        assert!(mixed >= uniform - 0.01, "{mixed} {uniform}");
+    }
+}
+
 /// The trouble is the first of the ranking, what is around it leaves 8 bits, and the outputs are as before at 1.1 times the
 /// size of integers.
 fn recovers(model: &Model, guilty: &[&str], least_db: f64) {
@@ -144,7 +173,7 @@ fn recovers(model: &Model, guilty: &[&str], least_db: f64) {
     let worst = scores.iter().min_by(|a, b| a.1.global_db.total_cmp(&b.1.global_db)).unwrap();
     assert!(guilty.contains(&worst.0.0.as_str()), "{:?}", worst.0);
     let least = Asked { bitops: Some(("0.0626x".into(), Limit::Times(0.0626))), ..Asked::default() };
-    let uniform = search(model, &source, least);
+    let uniform = search_with(model, &source, least, &unhealed());
     let uniform = size(&written(&uniform, uniform.plan.as_ref().expect("the uniform plan")));
     let asked = Asked {
         size: Some(("1.1 times integers".into(), Limit::Number(1.1 * uniform))),
@@ -152,7 +181,10 @@ fn recovers(model: &Model, guilty: &[&str], least_db: f64) {
         sqnr: Some((format!("{least_db}"), least_db)),
         ..Asked::default()
     };
-    let found = search(model, &source, asked);
+    // With accuracy passes the same is reached, perhaps by other means.
+    let healed = search(model, &source, asked.clone());
+    assert!(healed.budgets.iter().all(|budget| budget.met), "{:?}", healed.budgets);
+    let found = search_with(model, &source, asked, &unhealed());
     assert!(found.budgets.iter().all(|budget| budget.met), "{:?}", found.budgets);
     let plan = found.plan.as_ref().expect("a plan");
     assert!(guilty.iter().any(|key| plan.ops[*key].precision != Precision::Int8), "{guilty:?}");

@@ -11,7 +11,7 @@ use super::common::Bars;
 use crate::data::{Labels, Source};
 use crate::pipeline::digest;
 use crate::pipeline::prepare::quantizable;
-use crate::pipeline::quantize::{QuantizeOptions, Quantized};
+use crate::pipeline::quantize::{QuantizeOptions, Quantized, as_planned};
 use crate::pipeline::sensitivity::accumulated;
 use crate::pipeline::sensitivity::auto::{Asked, AutoOptions, Found, auto};
 use crate::pipeline::sensitivity::costs::{CostTable, Limit};
@@ -190,10 +190,13 @@ pub fn of_quantized(
     size: Size,
 ) -> Result<Report> {
     let float = quantizable(model.clone())?;
+    let table = made.table.as_ref().or(options.table.as_ref());
+    let of_plan = table.map(|table| as_planned(&float, &made.plan, table)).transpose()?;
     let curve = match source {
         Some(source) => {
             let samples: Vec<usize> = (0..source.len().min(ACCUMULATED)).collect();
-            accumulated(&float, &made.plan, source, &samples, &options.engine)?
+            let float = of_plan.as_ref().unwrap_or(&float);
+            accumulated(float, &made.model, &made.plan, source, &samples, &options.engine)?
         }
         None => Vec::new(),
     };
@@ -213,7 +216,7 @@ pub fn of_quantized(
         name: named(path),
         quantized: Some(&made.model),
         plan: &made.plan,
-        table: made.table.as_ref().or(options.table.as_ref()),
+        table,
         measured,
         accumulated: &curve,
         validation: &made.validation,

@@ -129,7 +129,10 @@ pub fn run(args: &Args) -> Result<bool> {
         options.table = Some(found.table.clone());
     }
     let kept = args.auto.wants_report().then(|| model.clone());
-    let made = quantize(model, source.as_deref(), &options, &mut tell)?;
+    let mut made = quantize(model, source.as_deref(), &options, &mut tell)?;
+    if let Some(found) = &found {
+        made.accuracy.splice(0..0, found.steps.iter().cloned());
+    }
     bar.finish_and_clear();
     let after = proto::write(&made.model, &args.output, &proto::WriteOptions::default())?;
     if let Some(path) = &args.write_plan {

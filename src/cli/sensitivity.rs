@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use quant::range::Method;
 use serde_json::json;
 
-use super::auto::{classes, precisions, quoted};
+use super::auto::{classes, named, precisions, quoted};
 use super::calibrate::parse_shard;
 use super::common::{DataArgs, EngineArgs, progress, read_model};
 use super::table::Table;
@@ -19,7 +19,7 @@ use crate::pipeline::sensitivity::assign::choice;
 use crate::pipeline::sensitivity::damage::Score;
 use crate::pipeline::sensitivity::mix::Mixer;
 use crate::pipeline::sensitivity::table::{Change, SensitivityTable};
-use crate::pipeline::sensitivity::{MeasureOptions, accumulated, measure};
+use crate::pipeline::sensitivity::{MeasureOptions, accumulated, emitted, measure};
 use crate::pipeline::table::CalibrationTable;
 use crate::report::schema::{Point, Size};
 use crate::report::{self, Facts, Measured};
@@ -151,7 +151,8 @@ pub fn run(args: &Args) -> Result<()> {
             })
             .collect();
         let few: Vec<usize> = (0..source.len().min(8)).collect();
-        let curve = accumulated(&float, &base, source, &few, &engine)?;
+        let quantized = emitted(&float, &base)?;
+        let curve = accumulated(&float, &quantized, &base, source, &few, &engine)?;
         let page = report::build(Facts {
             name: name(args),
             float: &float,
@@ -179,8 +180,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn name(args: &Args) -> String {
-    let file = args.model.as_ref().and_then(|path| path.file_name());
-    file.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    args.model.as_deref().map(named).unwrap_or_default()
 }
 
 fn merge(args: &Args) -> Result<()> {

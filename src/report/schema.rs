@@ -1,4 +1,5 @@
 //! The JSON twin of the report. Every number of the page is here, under the names below; the page is drawn from nothing else.
+//! `schema.json` beside this file says the same as JSON Schema (`tests/report.rs` makes it of these declarations).
 //!
 //! `schema` counts up when a key changes its meaning or goes; new keys may come at any time. Decibels are of signal to
 //! noise (SQNR): 20 dB is an error of a tenth of the signal, 40 dB of a hundredth; 200 stands for no error at all and

@@ -1,6 +1,7 @@
 //! The main job: simplify, calibrate, plan, fit, emit, prove. One file a mode; what they share is here.
 
 mod dynamic_mode;
+pub(crate) mod mixed;
 pub mod refine;
 mod select;
 mod static_mode;
@@ -18,7 +19,7 @@ use quant::Grid;
 use quant::range::Method;
 
 pub use select::{adjust, choices, named_grid};
-pub(crate) use static_mode::base_plan;
+pub(crate) use static_mode::{as_planned, base_plan};
 pub use validate::Validation;
 
 use super::engine::EngineOptions;

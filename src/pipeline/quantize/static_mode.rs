@@ -37,7 +37,10 @@ pub fn make(job: &mut Job<'_>) -> Result<(Model, QuantPlan)> {
 }
 
 /// The model that a plan was made of: with channels equalized, if they were.
-fn as_planned(float: &Model, plan: &QuantPlan, table: &CalibrationTable) -> Result<Model> {
+///
+/// # Errors
+/// The table is not of the data that the plan was made with.
+pub(crate) fn as_planned(float: &Model, plan: &QuantPlan, table: &CalibrationTable) -> Result<Model> {
     let mut model = float.clone();
     if let Some(alpha) = plan.equalized
         && equalize(&mut model, &table.values, alpha).channels == 0

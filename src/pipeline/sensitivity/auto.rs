@@ -10,7 +10,9 @@ use passes::quantize::{Precision, QuantPlan};
 
 use super::super::calibrate::{CalibrateOptions, calibrate};
 use super::super::prepare::{lowered, quantizable};
-use super::super::quantize::{QuantizeOptions, base_plan, split};
+use super::super::quantize::mixed::{Samples, finished, start};
+use super::super::quantize::refine::Step;
+use super::super::quantize::{QuantizeOptions, split};
 use super::super::table::CalibrationTable;
 use super::assign::{Choice, choice};
 use super::costs::{CostTable, Limit};
@@ -64,9 +66,11 @@ pub struct AutoOptions {
 pub struct Found {
     /// The plan; none if no plan keeps the budgets.
     pub plan: Option<QuantPlan>,
-    /// The simplified float model that the plan is of.
+    /// The model that the plan is of: the simplified float model, perhaps with channels equalized.
     pub float: Model,
-    /// Statistics, for emitting and for the report.
+    /// What the accuracy passes did before groups were measured.
+    pub steps: Vec<Step>,
+    /// Statistics of the simplified float model, for emitting and for the report.
     pub table: CalibrationTable,
     /// Scores by group and precision.
     pub scores: BTreeMap<Change, Score>,
@@ -110,8 +114,11 @@ pub fn auto(
             })?
         }
     };
-    let base = base_plan(&float, &table, options)?;
-    let mixer = Mixer::new(&float, &base, options).with(&auto.precisions, &table)?;
+    progress("improving", 0, 1);
+    let samples = Samples { source, seen: &seen, judged: &held };
+    let begun = start(&float, &table, &samples, options)?;
+    notes.extend(begun.note);
+    let mixer = Mixer::new(&begun.model, &begun.plan, options).with(&auto.precisions, &begun.table)?;
     let few = evenly(&seen, MEASURED);
     let here: Labels =
         few.iter().enumerate().filter_map(|(at, sample)| Some((at, *auto.labels.get(sample)?))).collect();
@@ -127,7 +134,7 @@ pub fn auto(
         }
     }
     let scores = measured.table.scores();
-    let judge = Judge::new(&float, source, held, &auto.labels, &options.engine)?;
+    let judge = Judge::new(&begun.model, source, held.clone(), &auto.labels, &options.engine)?;
     let whole = proto::to_bytes(&float)?.len() as u64;
     let uniform = vec![mixer.uniform(); mixer.groups.len()];
     progress("judging", 0, TRIALS);
@@ -153,6 +160,11 @@ pub fn auto(
     };
     search.tried.push((choice.uniform(mixer.uniform()), full));
     let (picks, fronts) = search.find(&mut notes)?;
+    let finish = |picks: &[usize]| -> Result<Verdict> {
+        let plan = mixer.plan(&choice.mix(picks));
+        judge.judge_model(&finished(&float, &begun.model, &plan, &samples, options)?)
+    };
+    let picks = search.finish(picks, &finish)?;
     let tried = std::mem::take(&mut search.tried);
     let nearest = picks.clone().or_else(|| search.nearest(&tried));
     let shown = nearest.unwrap_or_else(|| choice.uniform(mixer.uniform()));
@@ -180,7 +192,8 @@ pub fn auto(
     let plan = picks.map(|picks| mixer.plan(&choice.mix(&picks)));
     let groups = mixer.groups.iter().map(|group| (group.name.clone(), group.ops.clone())).collect();
     let (drop, accuracy) = verdict.map_or((None, None), |verdict| (verdict.drop, verdict.accuracy));
-    Ok(Found { plan, table, scores, groups, points, budgets, drop, accuracy, notes, float })
+    let (steps, float) = (begun.steps, begun.model);
+    Ok(Found { plan, float, steps, table, scores, groups, points, budgets, drop, accuracy, notes })
 }
 
 /// `count` of the samples, evenly spaced.
@@ -257,16 +270,56 @@ impl Search<'_> {
         Ok((self.kept(), fronts))
     }
 
+    /// Every budget is kept, by what was measured where it was.
+    fn keeps(&self, picks: &[usize], verdict: &Verdict) -> bool {
+        let mut costs = self.choice.problem.costs(picks);
+        costs[Column::Bytes as usize] = verdict.bytes as f64;
+        let within = |(cost, budget): (&f64, &Option<f64>)| {
+            budget.is_none_or(|budget| *cost <= budget * (1.0 + 1e-12))
+        };
+        costs.iter().zip(&self.budgets()).all(within) && self.accurate(verdict)
+    }
+
+    /// Judges the choice and the plan of one precision as they will be written, with corrected biases, and keeps the better
+    /// of the two: a mix is never worse than the plan that it is meant to improve. What is asked for in accuracy is asked of
+    /// the written model too.
+    fn finish(
+        &mut self,
+        picks: Option<Vec<usize>>,
+        finish: &dyn Fn(&[usize]) -> Result<Verdict>,
+    ) -> Result<Option<Vec<usize>>> {
+        let Some(picks) = picks else { return Ok(None) };
+        let uniform = self.choice.uniform(self.mixer.uniform());
+        let verdict = self.finished(&picks, finish)?;
+        if picks == uniform {
+            return Ok(Some(picks));
+        }
+        // Where accuracy is the budget the cheapest is asked for, and else the most accurate.
+        let costs = [&uniform, &picks].map(|picks| self.choice.problem.costs(picks));
+        let work = Column::Bitops as usize;
+        let cheaper = costs[0][work] <= costs[1][work];
+        if self.wants_accuracy()
+            && !(cheaper && costs[0][Column::Bytes as usize] <= costs[1][Column::Bytes as usize])
+        {
+            return Ok(Some(picks));
+        }
+        let plain = self.finished(&uniform, finish)?;
+        let better = self.wants_accuracy() || plain.score.noise <= verdict.score.noise;
+        Ok(Some(if self.keeps(&uniform, &plain) && better { uniform } else { picks }))
+    }
+
+    /// Judges a plan as it will be written; that replaces what was known of it.
+    fn finished(&mut self, picks: &[usize], finish: &dyn Fn(&[usize]) -> Result<Verdict>) -> Result<Verdict> {
+        (self.progress)("judging", self.tried.len(), TRIALS);
+        let verdict = finish(picks)?;
+        self.tried.retain(|(known, _)| known != picks);
+        self.tried.push((picks.to_vec(), verdict.clone()));
+        Ok(verdict)
+    }
+
     /// Of everything that was tried, the most accurate that keeps every budget, measured sizes and all.
     fn kept(&self) -> Option<Vec<usize>> {
-        let budgets = self.budgets();
-        let keeps = |picks: &[usize], verdict: &Verdict| {
-            let mut costs = self.choice.problem.costs(picks);
-            costs[Column::Bytes as usize] = verdict.bytes as f64;
-            let within = |(cost, budget): (&f64, &Option<f64>)| budget.is_none_or(|budget| *cost <= budget);
-            costs.iter().zip(&budgets).all(within) && self.accurate(verdict)
-        };
-        let kept = self.tried.iter().filter(|(picks, verdict)| keeps(picks, verdict));
+        let kept = self.tried.iter().filter(|(picks, verdict)| self.keeps(picks, verdict));
         let best = kept.min_by(|a, b| a.1.score.noise.total_cmp(&b.1.score.noise));
         best.map(|(picks, _)| picks.clone())
     }

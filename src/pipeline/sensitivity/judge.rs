@@ -92,9 +92,16 @@ impl<'a> Judge<'a> {
     /// # Errors
     /// The plan does not fit the model, or the runtime fails on a sample.
     pub fn judge(&self, plan: &QuantPlan) -> Result<Verdict> {
-        let model = self.emit(plan)?;
-        let bytes = proto::to_bytes(&model)?.len() as u64;
-        let other = self.run(&model)?;
+        self.judge_model(&self.emit(plan)?)
+    }
+
+    /// Judges a quantized model.
+    ///
+    /// # Errors
+    /// The runtime fails on a sample.
+    pub fn judge_model(&self, model: &Model) -> Result<Verdict> {
+        let bytes = proto::to_bytes(model)?.len() as u64;
+        let other = self.run(model)?;
         let mut damages = Vec::new();
         let mut right = (0, 0);
         for (sample, float) in &self.float {

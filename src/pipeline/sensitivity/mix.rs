@@ -199,6 +199,7 @@ impl<'a> Mixer<'a> {
             // The bias follows the scale of rounded data: there is none.
             plan.biases.remove(&key);
         }
+        plan.equalized = self.base.equalized;
         // Groups keep the numbers of the base plan: reports and saved plans speak of those.
         for (key, op) in &mut plan.ops {
             if let Some(known) = self.base.ops.get(key) {

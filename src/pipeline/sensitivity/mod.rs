@@ -167,7 +167,10 @@ fn shown(
 }
 
 /// The model that a plan makes.
-fn emitted(model: &Model, plan: &passes::quantize::QuantPlan) -> Result<Model> {
+///
+/// # Errors
+/// The plan does not fit the model.
+pub(crate) fn emitted(model: &Model, plan: &passes::quantize::QuantPlan) -> Result<Model> {
     let mut quantized = converted(model.clone(), passes::quantize::emit_qdq::needed_opset(plan))?;
     passes::quantize::emit_qdq::emit_qdq(&mut quantized, plan)?;
     quantized.settle();
@@ -199,28 +202,36 @@ fn runners(
     Ok(runners)
 }
 
-/// The error of every operator's result when the whole plan is in force (accumulated), on a few samples.
+/// The error of every operator's result in the quantized model (accumulated), on a few samples. `float` is the model that the
+/// plan is of, with its channels equalized if they were.
 ///
 /// # Errors
-/// The plan does not fit the model, or the runtime fails on a sample.
+/// The runtime fails on a sample.
 pub fn accumulated(
-    model: &Model,
+    float: &Model,
+    quantized: &Model,
     plan: &passes::quantize::QuantPlan,
     source: &dyn Source,
     samples: &[usize],
     engine: &EngineOptions,
 ) -> Result<Vec<Figures>> {
-    let quantized = emitted(model, plan)?;
-    let (executor, _) = engine.choose(&lowered(&quantized)?)?;
+    let (executor, _) = engine.choose(&lowered(quantized)?)?;
     let executor: &dyn Executor = executor.as_ref();
-    let (float, quantized) = (form_for(executor, model)?, form_for(executor, &quantized)?);
+    let (float, quantized) = (form_for(executor, float)?, form_for(executor, quantized)?);
+    // Where a value is stored as codes its name stands for those: the two cannot be compared.
+    let same = |name: &String| {
+        let of = |graph: &ir::Graph| {
+            graph.find(name).map(|value| (graph.producer(value).is_some(), graph.value(value).dtype()))
+        };
+        let (a, b) = (of(float.main()), of(quantized.main()));
+        let known = |found: Option<(bool, Option<ir::DType>)>| {
+            found.filter(|(computed, _)| *computed).map(|(_, dtype)| dtype)
+        };
+        matches!((known(a), known(b)), (Some(a), Some(b)) if a.is_none() || b.is_none() || a == b)
+    };
     let names: Vec<String> = super::observed::every(&float)
         .into_iter()
-        .filter(|name| plan.ops.contains_key(name))
-        .filter(|name| {
-            let graph = quantized.main();
-            graph.find(name).is_some_and(|value| graph.producer(value).is_some())
-        })
+        .filter(|name| plan.ops.contains_key(name) && same(name))
         .collect();
     let (a, b) = (prepare(executor, &float, names.clone())?, prepare(executor, &quantized, names)?);
     compare(a.as_ref(), b.as_ref(), source, samples, engine.threads(), &mut |_| {})

@@ -68,14 +68,10 @@ pub struct Step {
 /// # Errors
 /// A runtime fails on a sample.
 pub(super) fn refine(job: &mut Job<'_>, draft: Draft, sketches: &Sketches) -> Result<(Draft, Vec<Step>)> {
-    let judge = Judge::new(job)?;
-    let score = judge.score(&draft.emit(job.options)?)?;
-    let mut refiner = Refiner { job, judge, draft, score, steps: Vec::new() };
+    let mut refiner = Refiner::new(job, draft)?;
     // A given plan says how channels, ranges and weights are: it was made so already.
-    if refiner.job.options.plan.is_none() && refiner.judge.samples() >= FEWEST {
-        refiner.equalize_channels(sketches)?;
-        refiner.fit_behind(sketches)?;
-        refiner.search_weights(sketches)?;
+    if refiner.job.options.plan.is_none() {
+        refiner.keep_precisions(sketches)?;
     }
     let plain = (refiner.draft.clone(), refiner.score.clone());
     refiner.correct_bias()?;
@@ -90,6 +86,27 @@ pub(super) fn refine(job: &mut Job<'_>, draft: Draft, sketches: &Sketches) -> Re
     Ok((refiner.draft, refiner.steps))
 }
 
+/// Takes a draft through the passes that leave every operator its precision and every bias as it is: what mixed precision
+/// starts from.
+///
+/// # Errors
+/// A runtime fails on a sample.
+pub(super) fn improve(job: &mut Job<'_>, draft: Draft, sketches: &Sketches) -> Result<(Draft, Vec<Step>)> {
+    let mut refiner = Refiner::new(job, draft)?;
+    refiner.keep_precisions(sketches)?;
+    Ok((refiner.draft, refiner.steps))
+}
+
+/// Takes the mean errors off the biases of a draft, if that helps: what follows every plan.
+///
+/// # Errors
+/// A runtime fails on a sample.
+pub(super) fn finish(job: &mut Job<'_>, draft: Draft) -> Result<Draft> {
+    let mut refiner = Refiner::new(job, draft)?;
+    refiner.correct_bias()?;
+    Ok(refiner.draft)
+}
+
 /// The best draft so far and its score.
 struct Refiner<'a, 'b> {
     job: &'a mut Job<'b>,
@@ -99,7 +116,23 @@ struct Refiner<'a, 'b> {
     steps: Vec<Step>,
 }
 
-impl Refiner<'_, '_> {
+impl<'a, 'b> Refiner<'a, 'b> {
+    fn new(job: &'a mut Job<'b>, draft: Draft) -> Result<Refiner<'a, 'b>> {
+        let judge = Judge::new(job)?;
+        let score = judge.score(&draft.emit(job.options)?)?;
+        Ok(Refiner { job, judge, draft, score, steps: Vec::new() })
+    }
+
+    /// The passes that change channels, ranges and weight scales, and no precision.
+    fn keep_precisions(&mut self, sketches: &Sketches) -> Result<()> {
+        if self.judge.samples() < FEWEST {
+            return Ok(());
+        }
+        self.equalize_channels(sketches)?;
+        self.fit_behind(sketches)?;
+        self.search_weights(sketches)
+    }
+
     /// Judges a candidate and takes it over if it is better.
     fn propose(&mut self, pass: &'static str, what: String, candidate: Draft) -> Result<bool> {
         let score = self.judge.score(&candidate.emit(self.job.options)?)?;
