@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::common::{Bars, DataArgs, EngineArgs, progress, read_model};
 use super::table::Table;
-use crate::data::Labels;
+use crate::data::{Labels, Source};
 
 use crate::pipeline::engine::{Engine, form_for, prepare};
 use crate::pipeline::measure::{Figures, compare_labelled};
@@ -57,33 +57,20 @@ pub fn run(args: &Args) -> Result<bool> {
     let (a, b) = (read_model(&args.reference)?, read_model(&args.other)?);
     let source = args.data.open(&a)?;
     let labels = args.labels.as_deref().map(Labels::read).transpose()?;
-    let (first, second) = (args.choose(&a, None)?, args.choose(&b, args.other_runtime)?);
-    let (form_a, form_b) = (form_for(first.as_ref(), &a)?, form_for(second.as_ref(), &b)?);
-    let shared: Vec<String> = if args.values {
-        let computed = |name: &String| {
-            let main = form_b.main();
-            main.find(name).is_some_and(|value| main.value(value).data.is_none())
-        };
-        every(&form_a).into_iter().filter(computed).collect()
-    } else {
-        vec![]
+    let chosen = [args.choose(&a, None)?, args.choose(&b, args.other_runtime)?];
+    let (figures, names) = match args.figures([&a, &b], &chosen, source.as_ref(), labels.as_ref()) {
+        Ok(found) => found,
+        Err(error) => {
+            // What was chosen by itself may fail for the sizes of a sample. If it is the data's fault, these words are as
+            // good as the other runtime's.
+            let Some(others) = args.instead_of(&chosen) else { return Err(error) };
+            let Ok(found) = args.figures([&a, &b], &others, source.as_ref(), labels.as_ref()) else {
+                return Err(error);
+            };
+            eprintln!("note: compared in ONNX Runtime, because the runtime chosen first failed: {error:#}");
+            found
+        }
     };
-    let names = [&first, &second].map(|executor| format!("{} {}", executor.name(), executor.version()));
-    let reference = prepare(first.as_ref(), &form_a, shared.clone())?;
-    let other = prepare(second.as_ref(), &form_b, shared)?;
-    let samples: Vec<usize> = (0..source.len()).collect();
-    let bar = progress("comparing");
-    bar.set_length(samples.len() as u64);
-    let figures = compare_labelled(
-        reference.as_ref(),
-        other.as_ref(),
-        source.as_ref(),
-        &samples,
-        labels.as_ref(),
-        args.engine.options().threads(),
-        &mut |_| bar.inc(1),
-    )?;
-    bar.finish_and_clear();
     let main = b.main();
     let is_output = |f: &&Figures| main.find(&f.name).is_some_and(|v| main.is_output(v));
     let outputs: Vec<Figures> = figures.iter().filter(is_output).cloned().collect();
@@ -94,13 +81,13 @@ pub fn run(args: &Args) -> Result<bool> {
         let whole = json!({
             "version": 1,
             "runtimes": names,
-            "samples": samples.len(),
+            "samples": source.len(),
             "random_data": source.is_random(),
             "values": figures,
         });
         println!("{}", serde_json::to_string_pretty(&whole)?);
     } else {
-        println!("{} against {}, {} samples", names[0], names[1], samples.len());
+        println!("{} against {}, {} samples", names[0], names[1], source.len());
         print!("{}", show(&figures));
         for f in &outputs {
             let share = |share: Option<f64>| format!("{:.2} %", share.unwrap_or_default() * 100.0);
@@ -120,6 +107,60 @@ pub fn run(args: &Args) -> Result<bool> {
 }
 
 impl Args {
+    /// Runs the models, each in its runtime. Gives the figures and what the runtimes are called.
+    fn figures(
+        &self,
+        [a, b]: [&Model; 2],
+        [first, second]: &[Box<dyn Executor>; 2],
+        source: &dyn Source,
+        labels: Option<&Labels>,
+    ) -> Result<(Vec<Figures>, [String; 2])> {
+        let (form_a, form_b) = (form_for(first.as_ref(), a)?, form_for(second.as_ref(), b)?);
+        let computed = |name: &String| {
+            let main = form_b.main();
+            main.find(name).is_some_and(|value| main.value(value).data.is_none())
+        };
+        let shared: Vec<String> =
+            if self.values { every(&form_a).into_iter().filter(computed).collect() } else { vec![] };
+        let names = [first, second].map(|executor| format!("{} {}", executor.name(), executor.version()));
+        let reference = prepare(first.as_ref(), &form_a, shared.clone())?;
+        let other = prepare(second.as_ref(), &form_b, shared)?;
+        let samples: Vec<usize> = (0..source.len()).collect();
+        let bar = progress("comparing");
+        bar.set_length(samples.len() as u64);
+        let figures = compare_labelled(
+            reference.as_ref(),
+            other.as_ref(),
+            source,
+            &samples,
+            labels,
+            self.engine.options().threads(),
+            &mut |_| bar.inc(1),
+        )?;
+        bar.finish_and_clear();
+        Ok((figures, names))
+    }
+
+    /// ONNX Runtime in the place of what was chosen by itself; none where nothing was, or it is not there.
+    fn instead_of(&self, [first, second]: &[Box<dyn Executor>; 2]) -> Option<[Box<dyn Executor>; 2]> {
+        let mut changed = false;
+        let mut other = |executor: &dyn Executor, engine: Option<Engine>| -> Option<Box<dyn Executor>> {
+            let mut options = self.engine.options();
+            options.engine = engine.unwrap_or(options.engine);
+            let ort = match options.instead_of(executor) {
+                Some(ort) => {
+                    changed = true;
+                    ort
+                }
+                None if executor.name() == "ort" => options.ort(Level::Basic).ok()?,
+                None => return None,
+            };
+            Some(Box::new(if self.optimized { ort.at(Level::All) } else { ort }))
+        };
+        let pair = [other(first.as_ref(), None)?, other(second.as_ref(), self.other_runtime)?];
+        changed.then_some(pair)
+    }
+
     /// What runs one of the models.
     fn choose(&self, model: &Model, engine: Option<Engine>) -> Result<Box<dyn Executor>> {
         let mut options = self.engine.options();

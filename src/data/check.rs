@@ -15,8 +15,31 @@ pub(super) struct Checked {
     path: PathBuf,
 }
 
+/// The model takes exactly `batch` samples at a time, and no other number.
+pub(super) fn batch_is_fixed(specs: &[InputSpec], batch: usize) -> bool {
+    batch > 1 && specs.iter().any(|spec| first(spec) == Some(batch))
+}
+
+fn first(spec: &InputSpec) -> Option<usize> {
+    spec.dims.as_ref()?.first()?.known()
+}
+
 impl Checked {
-    pub(super) fn new(inner: Box<dyn Source>, specs: Vec<InputSpec>, path: &Path) -> Checked {
+    /// Samples are joined `batch` at a time afterwards: where the model asks for that many, one may come alone.
+    pub(super) fn new(
+        inner: Box<dyn Source>,
+        mut specs: Vec<InputSpec>,
+        path: &Path,
+        batch: usize,
+    ) -> Checked {
+        for spec in &mut specs {
+            if let Some(dims) = &mut spec.dims
+                && batch > 1
+                && dims.first().and_then(Dim::known) == Some(batch)
+            {
+                dims[0] = Dim::Unknown;
+            }
+        }
         Checked { inner, specs, path: path.to_path_buf() }
     }
 
@@ -49,12 +72,19 @@ fn fit(spec: &InputSpec, tensor: Tensor) -> Result<Tensor> {
             None => "any shape".into(),
         };
         let dtype = spec.dtype.map_or("any type".into(), |dtype| dtype.to_string());
-        anyhow::anyhow!(
-            "input {:?}: expected {dtype} {expected}, found {} {:?}",
-            spec.name,
-            tensor.dtype(),
-            tensor.dims()
-        )
+        let found = format!("found {} {:?}", tensor.dtype(), tensor.dims());
+        // One sample of as many as the model takes at a time.
+        let alone = |dims: &[usize]| {
+            let rest = spec.dims.as_ref().and_then(|dims| dims.get(1..)).unwrap_or(&[]);
+            rest.len() == dims.len()
+                && rest.iter().zip(dims).all(|(dim, &size)| dim.known().is_none_or(|d| d == size))
+        };
+        let single = tensor.dims().strip_prefix(&[1]).is_some_and(alone) || alone(tensor.dims());
+        let hint = match first(spec).filter(|&size| size > 1 && single) {
+            Some(size) => format!("; the model takes {size} samples at a time: give --batch {size}"),
+            None => String::new(),
+        };
+        anyhow::anyhow!("input {:?}: expected {dtype} {expected}, {found}{hint}", spec.name)
     };
     let tensor = match spec.dtype {
         Some(dtype) if dtype != tensor.dtype() => convert(&tensor, dtype).ok_or_else(|| wrong(&tensor))?,

@@ -1,9 +1,12 @@
-//! Right answers: one class a line in the order of the data, or `name,class` a line, the name being the sample's file.
+//! Right answers: one class a line in the order of the data, or `name,class` a line, the name being the sample's file; or an
+//! array of classes, `.npy` or in an `.npz` (`labels`, or the only one).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+
+use ir::Tensor;
 
 use super::Source;
 
@@ -26,10 +29,30 @@ impl Labels {
     /// # Errors
     /// A line that is neither a class nor `name,class`, a name given twice, or no label at all.
     pub fn read(path: &Path) -> Result<Labels> {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let known = parse(&text).with_context(|| path.display().to_string())?;
-        Ok(Labels { path: path.to_path_buf(), known })
+        let known = match super::extension(path).as_str() {
+            "npy" => array(&super::npy::read(path)?.tensor()?),
+            "npz" => {
+                let arrays = super::npz_arrays(path)?;
+                let names: Vec<&str> = arrays.iter().map(|(name, _)| name.as_str()).collect();
+                let named = arrays.iter().find(|(name, _)| NAMES.contains(&name.as_str()));
+                let (_, found) =
+                    named.or(arrays.first().filter(|_| arrays.len() == 1)).with_context(|| {
+                        format!(
+                            "{}: no array is called {}: found {}",
+                            path.display(),
+                            NAMES[0],
+                            names.join(", ")
+                        )
+                    })?;
+                array(found)
+            }
+            _ => {
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                parse(&text)
+            }
+        };
+        Ok(Labels { path: path.to_path_buf(), known: known.with_context(|| path.display().to_string())? })
     }
 
     /// The classes of what sample `at` is made of.
@@ -46,6 +69,22 @@ impl Labels {
         };
         source.members(at).into_iter().map(class).collect()
     }
+}
+
+/// What arrays of classes are called in archives.
+const NAMES: &[&str] = &["labels", "label", "targets", "target", "y", "classes"];
+
+/// One integer a sample, in the order of the data.
+fn array(tensor: &Tensor) -> Result<Known> {
+    let is_list = tensor.dims().iter().filter(|&&size| size != 1).count() <= 1;
+    let classes = ops::array::to_i64s(tensor).filter(|_| is_list);
+    let shown =
+        || format!("expected one class (an integer) a sample, found {} {:?}", tensor.dtype(), tensor.dims());
+    let classes = classes.with_context(shown)?;
+    let classes = classes.into_iter().map(|class| {
+        usize::try_from(class).with_context(|| format!("{class} is no class; they count from 0"))
+    });
+    Ok(Known::InOrder(classes.collect::<Result<_>>()?))
 }
 
 fn parse(text: &str) -> Result<Known> {
@@ -90,6 +129,19 @@ mod tests {
         let named = Known::ByName([("a.jpg".to_string(), 7), ("b, c.jpg".to_string(), 2)].into());
         assert_eq!(parse("file,label\na.jpg,7\n\"b, c.jpg\",2\n").unwrap(), named);
         assert_eq!(parse("a.jpg\t7\nb, c.jpg\t2").unwrap(), named);
+    }
+
+    #[test]
+    fn an_array_holds_one_class_a_sample() {
+        let list = Tensor::from_slice(&[2, 1], &[4i64, 0]).unwrap();
+        assert_eq!(array(&list).unwrap(), Known::InOrder(vec![4, 0]));
+        for wrong in [
+            Tensor::from_slice(&[2], &[1.0f32, 2.0]).unwrap(),
+            Tensor::from_slice(&[2, 2], &[1i64, 2, 3, 4]).unwrap(),
+            Tensor::from_slice(&[1], &[-1i64]).unwrap(),
+        ] {
+            assert!(array(&wrong).is_err());
+        }
     }
 
     #[test]

@@ -108,14 +108,15 @@ pub fn open(path: &Path, specs: &[InputSpec], options: &DataOptions) -> Result<B
     if source.is_empty() {
         bail!("{} holds no samples", path.display());
     }
-    let source = Box::new(check::Checked::new(source, specs.to_vec(), path));
-    select::select(source, &options.selection)
+    let batch = options.selection.batch.max(1);
+    let source = Box::new(check::Checked::new(source, specs.to_vec(), path, batch));
+    select::select(source, &options.selection, check::batch_is_fixed(specs, batch))
 }
 
 /// Random samples, on explicit request only.
 pub fn random(specs: &[InputSpec], count: usize, options: &DataOptions) -> Result<Box<dyn Source>> {
     let source = random::Random::new(specs, count, options.selection.seed)?;
-    select::select(Box::new(source), &options.selection)
+    select::select(Box::new(source), &options.selection, false)
 }
 
 fn extension(path: &Path) -> String {
@@ -129,7 +130,8 @@ fn open_file(path: &Path, specs: &[InputSpec], options: &DataOptions) -> Result<
         "jsonl" | "ndjson" => Box::new(jsonl::Lines::open(path, specs)?),
         "txt" | "text" | "md" => Box::new(text::Text::open(path, specs, &options.text)?),
         other if images::EXTENSIONS.contains(&other) => {
-            Box::new(images::Images::new(vec![path.to_path_buf()], specs, &options.preprocess)?)
+            let files = vec![(path.to_path_buf(), images::file_name(path))];
+            Box::new(images::Images::new(files, specs, &options.preprocess)?)
         }
         other => bail!(
             "{}: cannot read .{other} as data; known are .npz, .npy, .jsonl, .txt (with --tokenizer), images, and folders \
@@ -163,7 +165,7 @@ fn open_folder(path: &Path, specs: &[InputSpec], options: &DataOptions) -> Resul
     if !npy.is_empty() {
         return Ok(Box::new(npy::Files::new(npy, specs)?));
     }
-    let images = with(images::EXTENSIONS);
+    let images = images::find(path)?;
     if !images.is_empty() {
         return Ok(Box::new(images::Images::new(images, specs, &options.preprocess)?));
     }

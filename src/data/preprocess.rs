@@ -30,6 +30,29 @@ pub enum Resize {
     Letterbox,
 }
 
+/// What a picture becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// 1 (grey) or 3.
+    pub(super) channels: usize,
+    /// Columns.
+    pub(super) width: usize,
+    /// Rows.
+    pub(super) height: usize,
+    /// Order of the axes.
+    pub(super) layout: Layout,
+}
+
+impl Shape {
+    /// Sizes of the tensor, without a batch.
+    pub(super) fn dims(self) -> [usize; 3] {
+        match self.layout {
+            Layout::Nchw => [self.channels, self.height, self.width],
+            Layout::Nhwc => [self.height, self.width, self.channels],
+        }
+    }
+}
+
 /// The steps and their numbers. Unknown keys in a file are errors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -52,6 +75,8 @@ pub struct Preprocess {
     pub std: [f32; 3],
     /// Order of the axes; from the model's input if absent.
     pub layout: Option<Layout>,
+    /// Channels where the model's input leaves them open: 1 (grey) or 3, which is taken if absent.
+    pub channels: Option<usize>,
 }
 
 impl Default for Preprocess {
@@ -68,6 +93,7 @@ pub const PRESETS: &[(&str, &str)] = &[
     ("imagenet", "centre crop, RGB, (x / 255 - mean) / std with the ImageNet statistics"),
     ("unit", "centre crop, RGB, x / 127.5 - 1: from -1 to 1"),
     ("yolo", "letterbox of 114, BGR, 0 to 255"),
+    ("raw", "centre crop, RGB, 0 to 255"),
 ];
 
 impl Preprocess {
@@ -83,6 +109,7 @@ impl Preprocess {
             mean: [0.0; 3],
             std: [1.0; 3],
             layout: None,
+            channels: None,
         };
         Some(match name {
             "imagenet" => Preprocess {
@@ -93,6 +120,7 @@ impl Preprocess {
             },
             "unit" => Preprocess { mean: [127.5; 3], std: [127.5; 3], ..plain },
             "yolo" => Preprocess { mode: Resize::Letterbox, bgr: true, ..plain },
+            "raw" => plain,
             _ => return None,
         })
     }
@@ -112,24 +140,30 @@ impl Preprocess {
         toml::from_str(&text).with_context(|| format!("in {name}"))
     }
 
-    /// The picture as floats in the tensor's order: `[3, height, width]` or `[height, width, 3]`.
-    pub(super) fn apply(
-        &self,
-        picture: &RgbImage,
-        width: usize,
-        height: usize,
-        layout: Layout,
-    ) -> Result<Vec<f32>> {
-        let fitted = self.fit(picture, width, height)?;
+    /// The same cut, pixels as they are.
+    pub(super) fn raw(self) -> Preprocess {
+        Preprocess { scale: 1.0, mean: [0.0; 3], std: [1.0; 3], ..self }
+    }
+
+    /// The picture as floats, of the sizes of [`Shape::dims`]. A grey one is luma before it is resized, scaled with the
+    /// averages of the numbers for colours.
+    pub(super) fn apply(&self, mut picture: RgbImage, shape: Shape) -> Result<Vec<f32>> {
+        let Shape { channels, width, height, layout } = shape;
+        if channels == 1 {
+            picture.pixels_mut().for_each(|pixel| pixel.0 = [luma(pixel.0); 3]);
+        }
+        let fitted = self.fit(&picture, width, height)?;
+        let average = |of: [f32; 3]| if channels == 1 { [of.iter().sum::<f32>() / 3.0; 3] } else { of };
+        let (mean, std) = (average(self.mean), average(self.std));
         let plane = width * height;
-        let mut out = vec![0.0; 3 * plane];
+        let mut out = vec![0.0; channels * plane];
         for (at, pixel) in fitted.chunks_exact(3).enumerate() {
-            for channel in 0..3 {
+            for channel in 0..channels {
                 let raw = pixel[if self.bgr { 2 - channel } else { channel }];
-                let value = (f32::from(raw) * self.scale - self.mean[channel]) / self.std[channel];
+                let value = (f32::from(raw) * self.scale - mean[channel]) / std[channel];
                 match layout {
                     Layout::Nchw => out[channel * plane + at] = value,
-                    Layout::Nhwc => out[at * 3 + channel] = value,
+                    Layout::Nhwc => out[at * channels + channel] = value,
                 }
             }
         }
@@ -175,6 +209,11 @@ impl Preprocess {
     }
 }
 
+/// ITU-R 601, in the integer arithmetic of Pillow.
+fn luma([r, g, b]: [u8; 3]) -> u8 {
+    ((19595 * u32::from(r) + 38470 * u32::from(g) + 7471 * u32::from(b) + (1 << 15)) >> 16) as u8
+}
+
 /// Without a stated size, a picture that is at most a quarter larger than the input is cut as it is (data sets are often
 /// stored with a shortest side of 256 for inputs of 224); anything else is brought to the customary 8/7 of the input.
 fn default_shortest(shortest: usize, input: usize) -> usize {
@@ -201,6 +240,10 @@ mod tests {
         RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8, y as u8, 200]))
     }
 
+    fn square(layout: Layout) -> Shape {
+        Shape { channels: 3, width: 4, height: 4, layout }
+    }
+
     #[test]
     fn the_centre_is_cut_without_resampling_where_the_side_fits() {
         let plain = Preprocess {
@@ -210,7 +253,7 @@ mod tests {
             std: [1.0; 3],
             ..Preprocess::default()
         };
-        let out = plain.apply(&picture(8, 6), 4, 4, Layout::Nchw).unwrap();
+        let out = plain.apply(picture(8, 6), square(Layout::Nchw)).unwrap();
         assert_eq!(out[..4], [2.0, 3.0, 4.0, 5.0]);
         assert_eq!(out[16..20], [1.0, 1.0, 1.0, 1.0]);
         assert_eq!(out[32], 200.0);
@@ -218,7 +261,7 @@ mod tests {
 
     #[test]
     fn letterbox_fills_the_rest_and_swaps_colours() {
-        let out = Preprocess::preset("yolo").unwrap().apply(&picture(4, 2), 4, 4, Layout::Nhwc).unwrap();
+        let out = Preprocess::preset("yolo").unwrap().apply(picture(4, 2), square(Layout::Nhwc)).unwrap();
         assert_eq!(out[..3], [200.0, 0.0, 0.0]);
         assert_eq!(out[3 * 8..3 * 8 + 3], [114.0; 3]);
     }

@@ -22,8 +22,8 @@ pub struct Selection {
     pub batch: usize,
 }
 
-/// Applies a selection.
-pub(super) fn select(inner: Box<dyn Source>, selection: &Selection) -> Result<Box<dyn Source>> {
+/// Applies a selection. `whole`: a batch that is not full is left out.
+pub(super) fn select(inner: Box<dyn Source>, selection: &Selection, whole: bool) -> Result<Box<dyn Source>> {
     let total = inner.len();
     let wanted = selection.samples.unwrap_or(total).min(total);
     if wanted == 0 {
@@ -37,7 +37,14 @@ pub(super) fn select(inner: Box<dyn Source>, selection: &Selection) -> Result<Bo
         // The middle of each of `wanted` equal parts.
         picks = (0..wanted).map(|k| (2 * k + 1) * total / (2 * wanted)).collect();
     }
-    Ok(Box::new(Picked { inner, picks, batch: selection.batch.max(1) }))
+    let batch = selection.batch.max(1);
+    if whole {
+        picks.truncate(picks.len() / batch * batch);
+        if picks.is_empty() {
+            bail!("the model takes {batch} samples at a time, and there are only {wanted}");
+        }
+    }
+    Ok(Box::new(Picked { inner, picks, batch }))
 }
 
 struct Picked {
@@ -156,7 +163,7 @@ mod tests {
     }
 
     fn picked(selection: Selection) -> Vec<Vec<f32>> {
-        let source = select(Box::new(Numbers(10)), &selection).unwrap();
+        let source = select(Box::new(Numbers(10)), &selection, false).unwrap();
         (0..source.len()).map(|at| source.sample(at).unwrap()[0].1.to_vec().unwrap()).collect()
     }
 
@@ -170,6 +177,14 @@ mod tests {
     fn batches_join_and_the_last_may_be_short() {
         let batches = picked(Selection { samples: Some(5), batch: 2, ..Selection::default() });
         assert_eq!(batches, [vec![1.0, 3.0], vec![5.0, 7.0], vec![9.0]]);
+    }
+
+    #[test]
+    fn a_batch_that_is_not_full_may_be_left_out() {
+        let selection = Selection { batch: 4, ..Selection::default() };
+        let source = select(Box::new(Numbers(10)), &selection, true).unwrap();
+        assert_eq!(source.len(), 2);
+        assert!(select(Box::new(Numbers(3)), &selection, true).is_err());
     }
 
     #[test]

@@ -1,4 +1,8 @@
 //! A text file and a `tokenizer.json`: windows of tokens, and whatever else the model asks for beside them.
+//!
+//! What an input means is told by its name, as exporters write it (PyTorch's and TensorFlow's, the latter with `:0`); a model
+//! whose only integer input has another name takes the tokens there. Where the model fixes the length and has a mask, the last
+//! window is filled up behind, and the mask says so; without a mask a window that is too short is left out.
 
 use std::path::{Path, PathBuf};
 
@@ -23,34 +27,46 @@ pub struct TextOptions {
 /// Windows of tokens for a language model.
 pub(super) struct Text {
     windows: Vec<Vec<i64>>,
-    specs: Vec<InputSpec>,
+    /// Inputs and what they mean.
+    specs: Vec<(InputSpec, Role)>,
+    /// What every window is filled up to, and with which token.
+    fill: Option<(usize, i64)>,
 }
 
 impl Text {
     pub(super) fn open(path: &Path, specs: &[InputSpec], options: &TextOptions) -> Result<Text> {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let ids = specs.iter().find(|spec| role(&spec.name) == Role::Ids);
-        let Some(ids) = ids else {
-            bail!("the model has no input that takes token numbers (input_ids); give .npz data");
+        let specs = with_roles(specs);
+        let Some((ids, _)) = specs.iter().find(|(_, role)| *role == Role::Ids) else {
+            let names: Vec<&str> = specs.iter().map(|(spec, _)| spec.name.as_str()).collect();
+            bail!(
+                "no input of the model is known to take token numbers (input_ids); it has {}: use .npz data with these keys",
+                names.join(", ")
+            );
         };
         let declared = ids.dims.as_ref().and_then(|dims| dims.last()).and_then(Dim::known);
-        let windows = match &options.tokenizer {
+        let masked = specs.iter().any(|(_, role)| *role == Role::Mask);
+        let exact = declared.is_some() && !masked;
+        let (windows, pad) = match &options.tokenizer {
             Some(file) => {
                 let words = Words::new(file)?;
                 let length = options.length.or(declared).unwrap_or(128).max(1);
-                words
-                    .windows(&text, length, options.stride, declared.is_some())
-                    .with_context(|| path.display().to_string())?
+                let cut = words.windows(&text, length, options.stride, exact);
+                (cut.with_context(|| path.display().to_string())?, words.pad)
             }
-            None => numbers(&text).with_context(|| {
-                format!(
-                    "{} holds no token numbers; give --tokenizer tokenizer.json for plain text",
-                    path.display()
-                )
-            })?,
+            None => {
+                let lines = numbers(&text).with_context(|| {
+                    format!(
+                        "{} holds no token numbers; give --tokenizer tokenizer.json for plain text",
+                        path.display()
+                    )
+                })?;
+                (lines, 0)
+            }
         };
-        Ok(Text { windows, specs: specs.to_vec() })
+        let fill = declared.filter(|_| masked).map(|length| (length, pad));
+        Ok(Text { windows, specs, fill })
     }
 }
 
@@ -59,12 +75,15 @@ struct Words {
     tokenizer: Tokenizer,
     before: Vec<i64>,
     after: Vec<i64>,
+    /// What fills a window up.
+    pad: i64,
 }
 
 impl Words {
     fn new(file: &Path) -> Result<Words> {
         let wrong = |e: tokenizers::Error| anyhow!("{} is no tokenizer.json: {e}", file.display());
         let mut tokenizer = Tokenizer::from_file(file).map_err(wrong)?;
+        let pad = tokenizer.get_padding().map_or(0, |padding| i64::from(padding.pad_id));
         // What it would do to one sentence: here a whole text is cut, and nothing but text is wanted.
         tokenizer.with_truncation(None).map_err(wrong)?.with_padding(None);
         let framed = tokenizer.encode("a", true).map_err(wrong)?;
@@ -73,7 +92,7 @@ impl Words {
         let inner = frame.iter().position(|&(_, special)| special == 0).unwrap_or(frame.len());
         let outer = frame.iter().rposition(|&(_, special)| special == 0).map_or(frame.len(), |at| at + 1);
         let ids = |part: &[(u32, u32)]| part.iter().map(|&(id, _)| i64::from(id)).collect();
-        Ok(Words { before: ids(&frame[..inner]), after: ids(&frame[outer..]), tokenizer })
+        Ok(Words { before: ids(&frame[..inner]), after: ids(&frame[outer..]), pad, tokenizer })
     }
 
     /// Windows of at most `length` tokens that start `stride` tokens after each other (the length, if absent). What opens and closes
@@ -135,15 +154,30 @@ enum Role {
 }
 
 fn role(name: &str) -> Role {
-    match name {
-        "input_ids" | "input_ids:0" | "tokens" | "ids" | "input" => Role::Ids,
+    let name = name.strip_prefix("serving_default_").unwrap_or(name);
+    let bare = name.rsplit_once(':').filter(|(_, digits)| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    match bare.map_or(name, |(name, _)| name) {
+        "input_ids" | "input_tokens" | "token_ids" | "tokens" | "ids" | "input" => Role::Ids,
         "attention_mask" | "mask" | "input_mask" => Role::Mask,
-        "position_ids" | "positions" => Role::Positions,
-        "token_type_ids" | "segment_ids" => Role::Segments,
+        "position_ids" | "positions" | "cache_position" => Role::Positions,
+        "token_type_ids" | "segment_ids" | "input_type_ids" => Role::Segments,
         "use_cache_branch" => Role::UseCache,
-        _ if name.starts_with("past") => Role::Past,
+        name if name.starts_with("past") => Role::Past,
         _ => Role::Unknown,
     }
+}
+
+fn with_roles(specs: &[InputSpec]) -> Vec<(InputSpec, Role)> {
+    let mut found: Vec<(InputSpec, Role)> =
+        specs.iter().map(|spec| (spec.clone(), role(&spec.name))).collect();
+    let is_integer = |spec: &InputSpec| matches!(spec.dtype, Some(DType::I64 | DType::I32));
+    if found.iter().all(|(_, role)| *role != Role::Ids) {
+        let mut open = found.iter_mut().filter(|(spec, role)| *role == Role::Unknown && is_integer(spec));
+        if let (Some((_, role)), None) = (open.next(), open.next()) {
+            *role = Role::Ids;
+        }
+    }
+    found
 }
 
 /// An input of this name takes token numbers.
@@ -157,13 +191,18 @@ impl Source for Text {
     }
 
     fn sample(&self, at: usize) -> Result<Feed> {
-        let window = &self.windows[at];
-        let count = window.len();
+        let window = self.windows.get(at).with_context(|| format!("there is no window {at}"))?;
+        let known = window.len();
+        let (count, pad) = self.fill.filter(|(length, _)| *length > known).unwrap_or((known, 0));
+        let filled = |with: i64| -> Vec<i64> {
+            let rest = std::iter::repeat_n(with, count - known);
+            window.iter().copied().chain(rest).collect()
+        };
         let mut feed = Feed::new();
-        for spec in &self.specs {
-            let values: Vec<i64> = match role(&spec.name) {
-                Role::Ids => window.clone(),
-                Role::Mask => vec![1; count],
+        for (spec, role) in &self.specs {
+            let values: Vec<i64> = match role {
+                Role::Ids => filled(pad),
+                Role::Mask => (0..count).map(|at| i64::from(at < known)).collect(),
                 Role::Positions => (0..count as i64).collect(),
                 Role::Segments => vec![0; count],
                 Role::Past => {
@@ -174,7 +213,7 @@ impl Source for Text {
                     feed.push((spec.name.clone(), Tensor::from_slice(&[1], &[false])?));
                     continue;
                 }
-                Role::Unknown => bail!("input {:?} cannot be made from text: give .npz data", spec.name),
+                Role::Unknown => bail!("input {:?} cannot be made from text: use .npz data", spec.name),
             };
             feed.push((spec.name.clone(), integers(spec, &[1, count], &values)?));
         }
@@ -189,6 +228,10 @@ fn integers(spec: &InputSpec, dims: &[usize], values: &[i64]) -> Result<Tensor> 
         DType::I32 => Tensor::from_slice(dims, &values.iter().map(|&v| v as i32).collect::<Vec<_>>())?,
         DType::I64 => Tensor::from_slice(dims, values)?,
         DType::F32 => Tensor::from_slice(dims, &values.iter().map(|&v| v as f32).collect::<Vec<_>>())?,
+        DType::F16 => {
+            let values: Vec<_> = values.iter().map(|&v| half::f16::from_f32(v as f32)).collect();
+            Tensor::from_slice(dims, &values)?
+        }
         DType::Bool => Tensor::from_slice(dims, &values.iter().map(|&v| v != 0).collect::<Vec<_>>())?,
         other => bail!("input {:?} is {other}; token numbers are int64 or int32", spec.name),
     })
@@ -257,6 +300,42 @@ mod tests {
         let words = words(&[OPEN, TEXT].join(","));
         let windows = words.windows("a b a b b", 4, None, false).unwrap();
         assert_eq!(windows, [vec![1, 4, 5, 4], vec![5, 5]]);
+    }
+
+    fn spec(name: &str, dtype: DType, dims: &[Option<usize>]) -> InputSpec {
+        let dims =
+            dims.iter().map(|dim| dim.map_or_else(|| Dim::symbol("n"), |size: usize| size.into())).collect();
+        InputSpec { name: name.into(), dtype: Some(dtype), dims: Some(dims) }
+    }
+
+    fn opened(text: &str, specs: &[InputSpec]) -> Result<Text> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tokens.txt");
+        std::fs::write(&file, text).unwrap();
+        Text::open(&file, specs, &TextOptions::default())
+    }
+
+    #[test]
+    fn a_short_window_is_filled_up_where_a_mask_can_say_so() {
+        let length = [None, Some(4)];
+        let specs = [
+            spec("input_ids:0", DType::I32, &length),
+            spec("input_mask:0", DType::F16, &length),
+            spec("cache_position", DType::I64, &[Some(4)]),
+        ];
+        let feed = opened("5 6 7\n", &specs).unwrap().sample(0).unwrap();
+        assert_eq!(feed[0].1.to_vec::<i32>().unwrap(), [5, 6, 7, 0]);
+        let mask: Vec<f32> = feed[1].1.to_vec::<half::f16>().unwrap().into_iter().map(f32::from).collect();
+        assert_eq!(mask, [1.0, 1.0, 1.0, 0.0]);
+        assert_eq!((feed[2].1.dims(), feed[2].1.to_vec::<i64>().unwrap()), (&[4][..], vec![0, 1, 2, 3]));
+    }
+
+    #[test]
+    fn the_only_integer_input_takes_the_tokens_whatever_its_name() {
+        let feed = opened("1 2\n", &[spec("x", DType::I64, &[None, None])]).unwrap().sample(0).unwrap();
+        assert_eq!((feed[0].0.as_str(), feed[0].1.dims()), ("x", &[1, 2][..]));
+        let two = [spec("x", DType::I64, &[None, None]), spec("y", DType::I64, &[None, None])];
+        assert!(opened("1 2\n", &two).err().unwrap().to_string().contains("it has x, y"));
     }
 
     #[test]

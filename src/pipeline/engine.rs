@@ -10,6 +10,7 @@ use ir::Model;
 use runtime::{Executor, Feed, Level, Observer, Ort, Prepare, RuntimeError, Session, Tract};
 
 use super::prepare::lowered;
+use super::specialize::Adaptive;
 use crate::data::Source;
 use crate::memory;
 
@@ -226,12 +227,18 @@ pub fn prepare_replays(
 
 /// Prepares a model, naming the runtime in errors.
 pub fn prepare(executor: &dyn Executor, model: &Model, taps: Vec<String>) -> Result<Box<dyn Session>> {
-    let options = Prepare { taps, replaced: Vec::new(), threads: 1 };
-    executor.prepare(model, &options).map_err(|error| {
+    let options = Prepare { taps: taps.clone(), replaced: Vec::new(), threads: 1 };
+    let session = executor.prepare(model, &options).map_err(|error| {
         let hint = match &error {
             RuntimeError::Unsupported { .. } | RuntimeError::Load { .. } if executor.wants_lowered() => HINT,
             _ => "",
         };
         anyhow!("{error}{hint}")
+    })?;
+    let has_branches = model.graph_ids().len() > 1;
+    Ok(if executor.name() == Tract.name() && has_branches {
+        Box::new(Adaptive::new(session, model, taps))
+    } else {
+        session
     })
 }

@@ -12,6 +12,7 @@ pub mod perplexity;
 pub mod prepare;
 pub mod quantize;
 pub mod sensitivity;
+pub mod specialize;
 pub mod table;
 pub mod tensorrt_cache;
 pub mod values;

@@ -47,6 +47,22 @@ pub fn fixed(mut model: Model, inputs: &BTreeMap<String, Vec<i64>>) -> Result<(M
     Ok((model, !report.rewrites.is_empty()))
 }
 
+/// A lowered model with its inputs of these sizes, and what follows from them and from its constants folded.
+///
+/// # Errors
+/// A size that contradicts a declared one.
+pub fn folded(mut model: Model, inputs: &BTreeMap<String, Vec<i64>>) -> Result<Model> {
+    let inputs = serde_json::to_value(inputs)?;
+    run(&mut model, vec![Step::Once(Spec::new("fix_shapes").with("inputs", inputs)), fold()])?;
+    Ok(model)
+}
+
+/// What follows from constants alone, and the branches that this decides.
+fn fold() -> Step {
+    let passes = ["infer_shapes", "fold_constants", "fold_shapes", "inline_if", "eliminate_dead"];
+    Step::Repeat { rounds: 10, passes: passes.map(Spec::new).to_vec() }
+}
+
 /// The model simplified and nothing else: float types and constants stay as they are.
 ///
 /// # Errors
@@ -82,9 +98,7 @@ pub fn converted(mut model: Model, opset: i64) -> Result<Model> {
 pub fn lowered(model: &Model) -> Result<Model> {
     let mut model = model.clone();
     let once = |name: &str| Step::Once(Spec::new(name));
-    // What follows from constants alone; here the number of turns of a loop, above all.
-    let folding = ["infer_shapes", "fold_constants", "fold_shapes", "inline_if", "eliminate_dead"];
-    let fold = || Step::Repeat { rounds: 5, passes: folding.map(Spec::new).to_vec() };
+    // Folding tells the number of turns of a loop, above all.
     let bodies = model.graph_ids().len() > 1;
     let normalize = Step::Once(Spec::new("normalize").with("fix_defaults", true));
     run(&mut model, if bodies { vec![normalize, fold()] } else { vec![normalize, once("infer_shapes")] })?;

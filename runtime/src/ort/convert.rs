@@ -4,6 +4,8 @@ use ::ort::memory::Allocator;
 use ::ort::value::{DynTensor, DynValue, TensorElementType};
 use ir::{DType, Data, Tensor};
 
+use crate::{Observer, View};
+
 /// The two names of each element type.
 const TYPES: &[(DType, TensorElementType)] = &[
     (DType::F32, TensorElementType::Float32),
@@ -34,6 +36,20 @@ pub(super) fn dtype(native: TensorElementType) -> Option<DType> {
     TYPES.iter().find(|(_, other)| *other == native).map(|&(dtype, _)| dtype)
 }
 
+/// Elements of this type have bytes to show.
+pub(super) fn is_plain(dtype: DType) -> bool {
+    dtype != DType::String && TYPES.iter().any(|(own, _)| *own == dtype)
+}
+
+/// Shows a value, if it has bytes to show.
+pub(super) fn show(name: &str, value: &DynTensor, observer: &mut dyn Observer) {
+    let dims: Vec<usize> = value.shape().iter().map(|&size| size.max(0) as usize).collect();
+    let Some(dtype) = dtype(*value.data_type()) else { return };
+    if let Some(bytes) = bytes(value, dtype, dims.iter().product()) {
+        observer.see(name, View::new(dtype, &dims, bytes));
+    }
+}
+
 /// A copy for ONNX Runtime; none if it has no such type or refuses.
 pub(super) fn to_ort(allocator: &Allocator, tensor: &Tensor) -> Option<DynValue> {
     let dims: Vec<i64> = tensor.dims().iter().map(|&size| size as i64).collect();
@@ -57,7 +73,7 @@ pub(super) fn to_ort(allocator: &Allocator, tensor: &Tensor) -> Option<DynValue>
 }
 
 /// The bytes of a dense tensor; none for strings and other types.
-pub(super) fn bytes(value: &DynTensor, dtype: DType, elements: usize) -> Option<&[u8]> {
+fn bytes(value: &DynTensor, dtype: DType, elements: usize) -> Option<&[u8]> {
     let length = dtype.storage_bytes(elements)?;
     if length == 0 {
         return Some(&[]);

@@ -6,9 +6,12 @@
 //! the level.
 
 mod convert;
+mod pool;
 mod profile;
 mod session;
+mod tap;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -104,9 +107,13 @@ impl Ort {
 
     /// Loads a file as it is, with its external data: what a deployment would do.
     pub fn prepare_file(&self, path: &Path, options: &Prepare) -> Result<Box<dyn Session>, RuntimeError> {
-        let mut builder = self.builder(options.threads)?;
-        let session = builder.commit_from_file(path).map_err(load)?;
-        Ok(Box::new(session::Running::new(session, None)))
+        let (this, file, threads) = (self.clone(), path.to_path_buf(), options.threads);
+        let commit = move || this.builder(threads)?.commit_from_file(&file).map_err(load);
+        let first = commit()?;
+        // External data are not counted: where they are large, the runtime maps them.
+        let size = std::fs::metadata(path).map_or(usize::MAX, |found| found.len() as usize);
+        let pool = pool::Pool::new(first, size, commit);
+        Ok(Box::new(session::Running::new(pool, Vec::new(), tap::Taps::default())))
     }
 
     /// Writes the graph that this level makes of a file: which kernels it really runs.
@@ -200,11 +207,15 @@ impl Executor for Ort {
             runtime: NAME,
             what: crate::executor::join(&list),
         })?;
+        let fails = |what: String| RuntimeError::Load { runtime: NAME, what };
         let mut model = model.clone();
+        let taps = tap::insert(&mut model, &options.taps).map_err(fails)?;
+        let tapped: HashSet<&String> = taps.names.iter().collect();
         let main = model.main_mut();
-        for tap in &options.taps {
-            let value = main.find(tap).ok_or_else(|| RuntimeError::NoValue(tap.clone()))?;
-            if !main.is_output(value) && main.value(value).role() == ir::Role::Computed {
+        for wanted in &options.taps {
+            let value = main.find(wanted).ok_or_else(|| RuntimeError::NoValue(wanted.clone()))?;
+            let computed = main.value(value).role() == ir::Role::Computed;
+            if computed && !tapped.contains(wanted) && !main.is_output(value) {
                 main.add_output(value);
             }
         }
@@ -216,9 +227,18 @@ impl Executor for Ort {
             .collect();
         let shown =
             options.taps.iter().filter(|tap| inputs.iter().any(|(name, _)| name == *tap)).cloned().collect();
-        let bytes =
-            proto::to_bytes(&model).map_err(|e| RuntimeError::Load { runtime: NAME, what: e.to_string() })?;
-        let session = self.builder(options.threads)?.commit_from_memory(&bytes).map_err(load)?;
-        Ok(Box::new(session::Running::new(session, Some(shown))))
+        let bytes = proto::to_bytes(&model).map_err(|error| fails(error.to_string()))?;
+        let (this, threads, size, has_taps) =
+            (self.clone(), options.threads, bytes.len(), !taps.names.is_empty());
+        let commit = move || {
+            let mut builder = this.builder(threads)?;
+            if has_taps {
+                let domain = tap::domain().map_err(load)?;
+                builder = builder.with_operators(domain).map_err(|e| load(ort::Error::from(e)))?;
+            }
+            builder.commit_from_memory(&bytes).map_err(load)
+        };
+        let pool = pool::Pool::new(commit()?, size, commit);
+        Ok(Box::new(session::Running::new(pool, shown, taps)))
     }
 }

@@ -31,7 +31,7 @@ impl Ort {
                 .map_err(|e| RuntimeError::Load { runtime: NAME, what: e.to_string() })?;
             let builder = self.builder(threads)?.with_profiling(folder.join(format!("profile_{at}")));
             let mut builder = builder.map_err(|e| load(ort::Error::from(e)))?;
-            sessions.push(Running::new(builder.commit_from_memory(&bytes).map_err(load)?, None));
+            sessions.push(Running::single(builder.commit_from_memory(&bytes).map_err(load)?));
         }
         for feed in feeds.iter().cycle().take(runs) {
             for session in &mut sessions {
@@ -39,7 +39,7 @@ impl Ort {
             }
         }
         let mut profiles = Vec::new();
-        for session in &sessions {
+        for session in &mut sessions {
             let path = session.end_profiling()?;
             let text = std::fs::read_to_string(&path).map_err(|e| fail(format!("{path}: {e}")))?;
             // The folder is the caller's; what stays there does no harm.

@@ -5,27 +5,37 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ::ort::session::{Session as OrtSession, SessionInputValue};
 use ::ort::value::{DynTensorValueType, ValueType};
 
+use super::pool::Pool;
+use super::tap::{self, Taps};
 use super::{NAME, convert};
 use crate::{Feed, Observer, RuntimeError, Session, View};
 
-/// A loaded model. ONNX Runtime sessions are thread-safe, but this binding asks for exclusive access: forks share one
-/// session and take turns at running; what they do with the results goes on beside the next run.
+/// A loaded model. Forks take a copy of their own from the pool when they first run.
 pub(super) struct Running {
-    session: Arc<Mutex<OrtSession>>,
+    pool: Arc<Pool>,
+    session: Option<Arc<Mutex<OrtSession>>>,
     /// Inputs to show from the feed.
-    shown: Vec<String>,
+    shown: Arc<[String]>,
+    taps: Arc<Taps>,
 }
 
 impl Running {
-    pub(super) fn new(session: OrtSession, shown: Option<Vec<String>>) -> Running {
-        Running { session: Arc::new(Mutex::new(session)), shown: shown.unwrap_or_default() }
+    pub(super) fn new(pool: Pool, shown: Vec<String>, taps: Taps) -> Running {
+        Running { pool: Arc::new(pool), session: None, shown: shown.into(), taps: Arc::new(taps) }
     }
-}
 
-impl Running {
+    /// A session that nobody else runs.
+    pub(super) fn single(session: OrtSession) -> Running {
+        Running::new(Pool::single(session), Vec::new(), Taps::default())
+    }
+
+    fn session(&mut self) -> Arc<Mutex<OrtSession>> {
+        self.session.get_or_insert_with(|| self.pool.take()).clone()
+    }
+
     /// Ends the profile of a session that was made to write one; gives the file's name.
-    pub(super) fn end_profiling(&self) -> Result<String, RuntimeError> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner).end_profiling().map_err(fail)
+    pub(super) fn end_profiling(&mut self) -> Result<String, RuntimeError> {
+        self.session().lock().unwrap_or_else(PoisonError::into_inner).end_profiling().map_err(fail)
     }
 }
 
@@ -35,7 +45,8 @@ fn fail(what: impl ToString) -> RuntimeError {
 
 impl Session for Running {
     fn run(&mut self, feed: &Feed, observer: &mut dyn Observer) -> Result<(), RuntimeError> {
-        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = self.session();
+        let mut session = held.lock().unwrap_or_else(PoisonError::into_inner);
         let mut inputs: Vec<(String, SessionInputValue<'_>)> = Vec::new();
         for input in session.inputs() {
             let name = input.name();
@@ -51,28 +62,29 @@ impl Session for Running {
             let value = convert::to_ort(session.allocator(), tensor).ok_or_else(|| wrong(found()))?;
             inputs.push((name.to_string(), value.into()));
         }
-        let outputs = session.run(inputs).map_err(fail)?;
-        let outputs: Vec<_> = outputs.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
-        // The next sample runs while these values are looked at.
-        drop(session);
-        for name in &self.shown {
+        for name in self.shown.iter() {
             if let Some((_, tensor)) = feed.iter().find(|(key, _)| key == name) {
                 observer.see(name, View::of(tensor));
             }
         }
+        let outputs = tap::watching(observer, &self.taps.names, || session.run(inputs)).map_err(fail)?;
+        let outputs: Vec<_> = outputs.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+        // Where threads share a session, the next sample runs while these values are looked at.
+        drop(session);
         for (name, value) in outputs {
-            let Ok(tensor) = value.downcast::<DynTensorValueType>() else { continue };
-            let dims: Vec<usize> = tensor.shape().iter().map(|&size| size.max(0) as usize).collect();
-            let Some(dtype) = convert::dtype(*tensor.data_type()) else { continue };
-            if let Some(bytes) = convert::bytes(&tensor, dtype, dims.iter().product()) {
-                observer.see(&name, View::new(dtype, &dims, bytes));
+            if self.taps.outputs.contains(&name) {
+                continue;
+            }
+            if let Ok(tensor) = value.downcast::<DynTensorValueType>() {
+                convert::show(&name, &tensor, observer);
             }
         }
         Ok(())
     }
 
     fn fork(&self) -> Result<Box<dyn Session>, RuntimeError> {
-        Ok(Box::new(Running { session: self.session.clone(), shown: self.shown.clone() }))
+        let (pool, shown, taps) = (self.pool.clone(), self.shown.clone(), self.taps.clone());
+        Ok(Box::new(Running { pool, session: None, shown, taps }))
     }
 
     fn missing(&self) -> &[String] {
