@@ -6,8 +6,12 @@ largest value, time and peak memory of the whole process (the best of --repeat r
 where weights were fused: RELATIVE of the output's largest value, wider for float16.
 
 The memory of onnxq is compared with the size of the file, over what the program takes for a model of one node.
+
+With --generated the models are the networks of networks.py, under several operator sets, and with --package those that
+ship inside the onnx package: nodes and outputs only, the peers called as libraries.
 """
 
+import contextlib
 import sys
 import tempfile
 from dataclasses import replace
@@ -19,6 +23,7 @@ from onnx import GraphProto, TensorProto, helper
 
 import common
 from common import Named, Run
+from networks import feeds, networks
 from protobuf import tensors
 
 #: A handful of float32 roundings (6e-8 each) amplified by up to a hundred layers; float16 has 5e-4 each.
@@ -125,11 +130,108 @@ def best_of(command: list, repeat: int) -> Run:
     return replace(best, **least)
 
 
+# Many small models: nodes and outputs
+
+
+def by_onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
+    import onnxsim
+
+    return onnxsim.simplify(model)[0]
+
+
+def by_onnxslim(model: onnx.ModelProto) -> onnx.ModelProto:
+    import onnxslim
+
+    return onnxslim.slim(model)
+
+
+def by_onnxq(model: onnx.ModelProto, program: Path) -> onnx.ModelProto:
+    with tempfile.TemporaryDirectory() as work:
+        before, after = Path(work) / "in.onnx", Path(work) / "out.onnx"
+        onnx.save(model, before)
+        done = common.call([program, "simplify", before, "-o", after])
+        if not done.ok:
+            raise RuntimeError(done.reason())
+        return onnx.load(after)
+
+
+def judged(item: tuple[str, onnx.ModelProto], tool: str, program: Path) -> tuple[int, str | None]:
+    """Nodes left, and what is wrong with the result: it is run beside the original."""
+    _, model = item
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    with contextlib.redirect_stdout(sys.stderr):
+        result = by_onnxq(copy, program) if tool == "onnxq" else {"onnxsim": by_onnxsim, "onnxslim": by_onnxslim}[tool](copy)
+    nodes = count_nodes(result.graph)
+    new = {node.domain for node in result.graph.node} - {node.domain for node in model.graph.node} - {"", "ai.onnx"}
+    if new:
+        return nodes, f"operators of {', '.join(sorted(new))}, which the original does not need"
+    try:
+        before = common.ort_run(model, feeds(model), "disable")
+    except Exception:  # a model that onnxruntime does not run: only counted
+        return nodes, None
+    try:
+        after = common.ort_run(result, feeds(model), "disable")
+    except Exception as error:  # onnxruntime refuses a broken file with any type of error
+        return nodes, common.brief(str(error))
+    for a, b in zip(before, after, strict=True):
+        if isinstance(a, np.ndarray) and np.issubdtype(a.dtype, np.floating):
+            # The sums of a fused product are rounded in another order.
+            if a.shape != b.shape or not np.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True):
+                return nodes, "outputs differ"
+        elif why := common.mismatch(b, a, exact=True):
+            return nodes, why
+    return nodes, None
+
+
+def side_by_side(name: str, title: str, items: list[tuple[str, onnx.ModelProto]], args) -> None:
+    program = common.need_program(args.onnxq)
+    tools = ("onnxq", "onnxsim", "onnxslim")
+    found: dict[str, dict[str, tuple]] = {label: {} for label, _ in items}
+    for tool in tools:
+        common.progress(tool)
+        for (label, _), result, reason in common.isolated(lambda item: judged(item, tool, program), items):
+            found[label][tool] = (result[0], result[1]) if result else (None, reason)
+    above, wrong, rows = [], [], []
+    totals = dict.fromkeys(("fewer", "equal", "more"), 0)
+    for label, model in items:
+        ours, problem = found[label]["onnxq"]
+        if problem:
+            wrong.append(f"- onnxq, {label}: {problem}")
+        peers = [count for tool in tools[1:] for count, why in [found[label][tool]] if count is not None and not why]
+        if ours is None or not peers:
+            continue
+        best = min(peers)
+        kind = "fewer" if ours < best else "equal" if ours == best else "more"
+        totals[kind] += 1
+        if kind == "more":
+            counts = [found[label][tool][0] for tool in tools]
+            rows.append([label, count_nodes(model.graph), *counts])
+            above.append(f"- onnxq, {label}: {ours} nodes, a peer {best}")
+    failed = {tool: sum(bool(found[label][tool][1]) for label, _ in items) for tool in tools}
+    text = f"{len(items)} models. Against the better of the two peers whose result computes the same and runs where the original does, onnxq leaves "
+    text += f"fewer nodes in {totals['fewer']}, as many in {totals['equal']}, more in {totals['more']}.\n\n"
+    text += common.table(["", *tools], [["fails, computes something else, or for one runtime only", *failed.values()]])
+    if rows:
+        text += "\n\n" + common.table(["model", "nodes", *tools], rows)
+    text += "\n\n" + "\n".join(wrong + above) if wrong or above else ""
+    common.report(name, title, text, args.save, ["onnx", "onnxruntime", "onnxsim", "onnxslim"])
+    sys.exit(1 if wrong or above else 0)
+
+
 def main() -> None:
     parser = common.arguments(__doc__)
+    parser.add_argument("--generated", action="store_true", help="the networks of networks.py instead")
+    parser.add_argument("--package", action="store_true", help="the models of the onnx package instead")
     parser.add_argument("--repeat", type=int, default=3, metavar="N")
     parser.add_argument("--peers", action="store_true", help="the peers alone, without onnxq")
     args = parser.parse_args()
+    if args.generated:
+        items = [(label, model) for label, model in networks() if args.only is None or args.only in label]
+        side_by_side("simplify_generated", "Simplification of generated networks", items, args)
+    if args.package:
+        items = [(m.name, onnx.load(m.path)) for m in common.chosen(common.package_models(), args.only)]
+        side_by_side("simplify_package", "Simplification of the models of the onnx package", items, args)
     common.need_shared()
     tools = commands(args.onnxq if args.peers else common.need_program(args.onnxq))
     if args.peers:

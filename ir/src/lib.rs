@@ -31,7 +31,9 @@ pub use model::{Function, Model, sorted_opsets, version};
 pub use op::{Op, OpKind, canonical_domain};
 pub use same::Difference;
 pub use spelling::{Listing, Spelling, Stray, StrayList};
-pub use tensor::{Data, Dims, Element, Encoding, Tensor, TensorError, TensorNotes, checked_elements};
-pub use types::{Dim, Shape, TensorType, Type, TypeKind};
+pub use tensor::{
+    Data, Dims, Element, Encoding, Tensor, TensorError, TensorNotes, TensorParts, checked_elements,
+};
+pub use types::{Dim, Shape, TensorType, Type, TypeKind, TypeParts};
 pub use value::{Role, Value};
 pub use verify::{Invalid, Invariant, Violation, verify};

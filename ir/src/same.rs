@@ -253,7 +253,9 @@ fn normal_type(ty: &Type) -> Type {
         TypeKind::Map { key, value } => TypeKind::Map { key: *key, value: Box::new(normal_type(value)) },
         other => other.clone(),
     };
-    Type { kind, denotation: ty.denotation.clone(), ..Type::new(TypeKind::None) }
+    let mut normal = Type::new(kind);
+    normal.denotation = ty.denotation.clone();
+    normal
 }
 
 fn option_equal<T>(left: &Option<T>, right: &Option<T>, equal: impl FnOnce(&T, &T) -> bool) -> bool {

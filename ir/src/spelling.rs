@@ -18,6 +18,10 @@ impl PartialEq for Spelling {
 
 impl Eq for Spelling {}
 
+impl std::hash::Hash for Spelling {
+    fn hash<H: std::hash::Hasher>(&self, _: &mut H) {}
+}
+
 /// Where a file lists a value, from 1; 0 where it does not. What passes create is not listed yet and is written last.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Listing {

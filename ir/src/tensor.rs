@@ -1,5 +1,6 @@
 //! Constant tensors: element type, sizes, and bytes that may be a slice of a mapped file.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -33,9 +34,13 @@ pub enum Encoding {
     External,
 }
 
-/// A constant tensor. Cloning it shares the bytes.
+/// A constant tensor. Copies share it, and its bytes even when their notes are changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tensor {
+pub struct Tensor(Arc<TensorParts>);
+
+/// What a [`Tensor`] consists of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorParts {
     dtype: DType,
     dims: Dims,
     data: Data,
@@ -81,7 +86,26 @@ pub enum TensorError {
     Kind(DType),
 }
 
+impl Deref for Tensor {
+    type Target = TensorParts;
+
+    fn deref(&self) -> &TensorParts {
+        &self.0
+    }
+}
+
+impl DerefMut for Tensor {
+    fn deref_mut(&mut self) -> &mut TensorParts {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
 impl Tensor {
+    fn of(dtype: DType, dims: Dims, data: Data, encoding: Encoding) -> Tensor {
+        let (notes, spelling) = (None, Spelling::default());
+        Tensor(Arc::new(TensorParts { dtype, dims, data, encoding, notes, spelling }))
+    }
+
     /// A tensor over packed little-endian bytes.
     pub fn new(dtype: DType, dims: impl Into<Dims>, bytes: impl Into<Bytes>) -> Result<Tensor, TensorError> {
         let (dims, bytes) = (dims.into(), bytes.into());
@@ -93,14 +117,7 @@ impl Tensor {
         if needed != bytes.len() {
             return Err(TensorError::Length { dtype, dims: dims.to_vec(), needed, found: bytes.len() });
         }
-        Ok(Tensor {
-            dtype,
-            dims,
-            data: Data::Bytes(bytes),
-            encoding: Encoding::Raw,
-            notes: None,
-            spelling: Spelling::default(),
-        })
+        Ok(Tensor::of(dtype, dims, Data::Bytes(bytes), Encoding::Raw))
     }
 
     /// A tensor of strings.
@@ -110,14 +127,7 @@ impl Tensor {
         if needed != found {
             return Err(TensorError::Length { dtype, dims: dims.to_vec(), needed, found });
         }
-        Ok(Tensor {
-            dtype,
-            dims,
-            data: Data::Strings(strings),
-            encoding: Encoding::Typed,
-            notes: None,
-            spelling: Spelling::default(),
-        })
+        Ok(Tensor::of(dtype, dims, Data::Strings(strings), Encoding::Typed))
     }
 
     /// A tensor of numbers of a native type.
@@ -131,15 +141,7 @@ impl Tensor {
     pub fn scalar<T: Element>(element: T) -> Tensor {
         let mut bytes = Vec::new();
         element.write(&mut bytes);
-        let data = Data::Bytes(bytes.into());
-        Tensor {
-            dtype: T::DTYPE,
-            dims: Dims::new(),
-            data,
-            encoding: Encoding::Raw,
-            notes: None,
-            spelling: Spelling::default(),
-        }
+        Tensor::of(T::DTYPE, Dims::new(), Data::Bytes(bytes.into()), Encoding::Raw)
     }
 
     /// Element type.
@@ -193,7 +195,7 @@ impl Tensor {
         if needed != found {
             return Err(TensorError::Length { dtype: self.dtype, dims: dims.to_vec(), needed, found });
         }
-        Ok(Tensor { dims, ..self.clone() })
+        Ok(Tensor(Arc::new(TensorParts { dims, ..(*self.0).clone() })))
     }
 }
 

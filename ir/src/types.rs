@@ -1,6 +1,7 @@
 //! Types of values: tensors with (partly) known shapes, sequences, maps, optionals.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -51,7 +52,7 @@ impl fmt::Display for Dim {
 }
 
 /// The dimensions of a tensor type, outermost first.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Shape {
     /// The dimensions.
     pub dims: SmallVec<[Dim; 4]>,
@@ -87,7 +88,7 @@ impl Shape {
 }
 
 /// Element type and shape of a tensor.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TensorType {
     /// Element type; none where the file leaves it undefined.
     pub dtype: Option<DType>,
@@ -102,9 +103,13 @@ impl TensorType {
     }
 }
 
-/// The type of a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Type {
+/// The type of a value. Copies share it until one of them is changed: a model has far more values than types.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Type(Arc<TypeParts>);
+
+/// What a [`Type`] consists of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TypeParts {
     /// What the value is.
     pub kind: TypeKind,
     /// `TypeProto.denotation`, mostly empty.
@@ -114,7 +119,7 @@ pub struct Type {
 }
 
 /// What a value is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TypeKind {
     /// A dense tensor.
     Tensor(TensorType),
@@ -142,10 +147,30 @@ pub enum TypeKind {
     None,
 }
 
+impl From<TypeParts> for Type {
+    fn from(parts: TypeParts) -> Type {
+        Type(Arc::new(parts))
+    }
+}
+
+impl Deref for Type {
+    type Target = TypeParts;
+
+    fn deref(&self) -> &TypeParts {
+        &self.0
+    }
+}
+
+impl DerefMut for Type {
+    fn deref_mut(&mut self) -> &mut TypeParts {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
 impl Type {
     /// A type without denotation.
     pub fn new(kind: TypeKind) -> Type {
-        Type { kind, denotation: String::new(), spelling: Spelling::default() }
+        TypeParts { kind, denotation: String::new(), spelling: Spelling::default() }.into()
     }
 
     /// A dense tensor type.

@@ -20,6 +20,7 @@ pub fn simplify() -> Vec<Step> {
         "eliminate_dead",
         "eliminate_identity",
         "eliminate_arithmetic",
+        "eliminate_zero_states",
         // Behind the eliminations: a no-op between two of a kind hides the pair.
         "merge_transposes",
         "merge_squeezes",
@@ -44,6 +45,8 @@ pub fn simplify() -> Vec<Step> {
         "recompose_layer_norm",
         "recompose_gelu",
         "recompose_hard_swish",
+        // Behind merge_reshapes, before matmul_add_to_gemm, which takes what it leaves.
+        "flatten_products",
         "matmul_add_to_gemm",
         "fuse_transpose",
         // Behind matmul_add_to_gemm: a second addition goes into the bias of the Gemm.

@@ -38,6 +38,7 @@ mod generated;
 mod import;
 mod mapped;
 mod output;
+mod parts;
 mod read;
 mod scan;
 #[rustfmt::skip]

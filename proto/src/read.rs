@@ -5,7 +5,6 @@ use std::path::Path;
 
 use bytes::Bytes;
 use ir::Model;
-use prost::Message;
 
 use crate::error::ProtoError;
 use crate::external::ExternalFiles;
@@ -56,8 +55,7 @@ pub fn read_bytes(bytes: Bytes, folder: Option<&Path>) -> Result<Loaded, ProtoEr
 fn load(bytes: Bytes, files: ExternalFiles, options: &ReadOptions) -> Result<Loaded, ProtoError> {
     let limit = options.memory.unwrap_or_else(|| scan::limit(&bytes));
     let found = scan::scan(&bytes, limit, &schema::MODEL_PROTO, &[TRAINING_INFO, CONFIGURATION])?;
-    let proto = pb::ModelProto::decode(bytes.clone()).map_err(|e| ProtoError::Decode(e.to_string()))?;
-    let mut model = import::model(proto, files)?;
+    let mut model = import::model(&bytes, files)?;
     model.opaque = found.opaque.into_iter().map(|(number, range)| (number, bytes.slice(range))).collect();
     let unknown = found.unknown.into_iter();
     let unknown =

@@ -283,3 +283,47 @@ fn many_nodes_take_time_in_proportion() {
     let (small, large) = (best(&small), best(&large));
     assert!(large < 40.0 * small.max(1e-3), "10,000 nodes: {small} s, 100,000 nodes: {large} s");
 }
+
+/// A message may be written in pieces, which are merged, and the entries of its lists may stand between other fields.
+#[test]
+fn pieces_of_messages_are_merged() {
+    use prost::Message;
+    let branch = |kind: &str| graph(vec![node(kind, &["a"], &["y"])], &[], &["y"]);
+    let mut choice = node("If", &["c"], &["b"]);
+    choice.attribute =
+        vec![graph_attribute("then_branch", branch("Relu")), graph_attribute("else_branch", branch("Neg"))];
+    let whole = model(graph(vec![choice, node("Abs", &["b"], &["d"])], &["a", "c"], &["d"]));
+
+    // A field of a message with a length.
+    let field = |number: u32, message: &[u8]| {
+        let mut bytes = Vec::new();
+        prost::encoding::bytes::encode(number, &message.to_vec(), &mut bytes);
+        bytes
+    };
+    let pieces = |graph: &pb::GraphProto| {
+        let lists = pb::GraphProto { node: graph.node.clone(), ..Default::default() };
+        let rest = pb::GraphProto { node: vec![], ..graph.clone() };
+        [rest.encode_to_vec(), lists.encode_to_vec()]
+    };
+    let outer = whole.graph.clone().expect("it has a graph");
+    let mut nodes = Vec::new();
+    for node in &outer.node {
+        let mut bytes = pb::NodeProto { attribute: vec![], ..node.clone() }.encode_to_vec();
+        for attribute in &node.attribute {
+            let inner = attribute.g.as_deref().expect("a branch");
+            let mut pieces_of_it: Vec<u8> = pieces(inner).iter().flat_map(|piece| field(6, piece)).collect();
+            pieces_of_it.extend(pb::AttributeProto { g: None, ..attribute.clone() }.encode_to_vec());
+            bytes.splice(0..0, field(5, &pieces_of_it));
+        }
+        nodes.push(field(1, &bytes));
+    }
+    // Attributes were put in front one after the other.
+    let mut model_bytes = field(7, &nodes.concat());
+    model_bytes.extend(pb::ModelProto { graph: None, ..whole.clone() }.encode_to_vec());
+    model_bytes.extend(field(7, &pb::GraphProto { node: vec![], ..outer }.encode_to_vec()));
+
+    let merged = onnxq_proto::read_bytes(model_bytes.into(), None).expect("it reads").model;
+    let mut expected = whole;
+    expected.graph.as_mut().expect("it has a graph").node[0].attribute.reverse();
+    assert!(onnxq_proto::to_bytes(&merged).expect("it writes") == expected.encode_to_vec());
+}

@@ -32,9 +32,11 @@ pub fn run(args: &Args) -> Result<()> {
         println!("{}: {}", target.name(), target.about());
     } else if let Some((name, about)) = quant::range::METHODS.iter().find(|(known, _)| *known == name) {
         println!("{name}: {about}");
+    } else if name == "simplify" {
+        explain_simplify();
     } else if explain_op(name) {
         // Said what there is.
-    } else if Path::new(name).is_file() {
+    } else if Path::new(name).exists() {
         return explain_model(args);
     } else {
         if let Some(nearest) = passes::table::nearest(name) {
@@ -45,6 +47,20 @@ pub fn run(args: &Args) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The preset, which is listed and given to `opt` like a pass.
+fn explain_simplify() {
+    println!("The passes of `onnxq simplify`, in this order:");
+    for step in passes::preset::simplify() {
+        match step {
+            passes::Step::Once(spec) => println!("  {spec}"),
+            passes::Step::Repeat { rounds, passes } => {
+                println!("  until nothing changes, at most {rounds} times:");
+                passes.iter().for_each(|spec| println!("    {spec}"));
+            }
+        }
+    }
 }
 
 /// What the tables say of an operator, one line a range of versions; false if there is none of that name.

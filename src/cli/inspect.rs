@@ -144,7 +144,7 @@ fn inspect(model: &Model) -> Report {
             if !function && ops::rule(&op.kind, opset).is_err() {
                 *without_rule.entry(op.kind.to_string()).or_insert(0) += 1;
             }
-            nodes.push(node(graph, at, &mut tensors));
+            nodes.push(node(&typed, id, at, &mut tensors));
         }
     }
     let mut largest = tensors.list;
@@ -193,21 +193,46 @@ fn bytes_of(tensor: &ir::Tensor) -> u64 {
     }
 }
 
-/// One operator; tensors that it holds in attributes count as its weights.
-fn node(graph: &ir::Graph, at: ir::OpId, tensors: &mut Tensors) -> Node {
+/// The constant that the value is: stored in this graph or in one around it, or held by an operator that reads nothing.
+fn stored(model: &Model, graph: ir::GraphId, value: ir::ValueId) -> Option<&ir::Tensor> {
+    let (mut graph, mut value) = (graph, value);
+    while let Some(outer) = model.outer(graph, value) {
+        (graph, value) = outer;
+    }
+    let graph = model.graph(graph);
+    let held = || {
+        let (producer, _) = graph.producer(value)?;
+        held(graph, producer)
+    };
+    graph.value(value).data.as_ref().or_else(held)
+}
+
+/// The tensor that an operator without inputs gives.
+fn held(graph: &ir::Graph, at: ir::OpId) -> Option<&ir::Tensor> {
     let op = graph.op(at);
+    let mut attrs = op.attrs.iter().filter(|_| op.input_count() == 0);
+    attrs.find_map(|attr| if let ir::AttrValue::Tensor(tensor) = &attr.value { Some(tensor) } else { None })
+}
+
+/// One operator. Constants that it reads are its weights, and tensors in its attributes; what an operator does nothing but
+/// hold counts where it is read.
+fn node(model: &Model, id: ir::GraphId, at: ir::OpId, tensors: &mut Tensors) -> Node {
+    let graph = model.graph(id);
+    let op = graph.op(at);
+    let weight = |value: ir::ValueId| stored(model, id, value);
     let output = graph.op_outputs(at).into_iter().flatten().next();
     let output_name = output.map_or(String::new(), |value| graph.value(value).name().to_string());
     let mut weight_bytes: u64 = graph
         .op_inputs(at)
         .into_iter()
         .flatten()
-        .filter_map(|value| graph.value(value).data.as_ref())
+        .filter_map(weight)
         .map(bytes_of)
-        .sum();
+        .fold(0, u64::saturating_add);
     for attr in op.attrs.iter() {
         if let ir::AttrValue::Tensor(tensor) = &attr.value {
-            weight_bytes = weight_bytes.saturating_add(bytes_of(tensor));
+            let read_elsewhere = held(graph, at).is_some();
+            weight_bytes = weight_bytes.saturating_add(if read_elsewhere { 0 } else { bytes_of(tensor) });
             tensors.add(&output_name, tensor);
         }
     }
@@ -218,7 +243,7 @@ fn node(graph: &ir::Graph, at: ir::OpId, tensors: &mut Tensors) -> Node {
         let elements = ir::checked_elements(&sizes).ok()?;
         value.dtype()?.storage_bytes(elements).map(|bytes| bytes as u64)
     };
-    let read = graph.op_inputs(at).into_iter().flatten().filter(|&value| graph.value(value).data.is_none());
+    let read = graph.op_inputs(at).into_iter().flatten().filter(|&value| weight(value).is_none());
     Node {
         graph: graph.name.clone(),
         name: op.name.clone(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::names::{is_ident, quote, quote_if_needed};
 use super::parse::cursor::{Cursor, Result};
-use crate::{DType, Dim, Shape, TensorType, Type, TypeKind};
+use crate::{DType, Dim, Shape, Spelling, TensorType, Type, TypeKind, TypeParts};
 
 /// The words that start a type.
 pub(super) fn is_type_word(word: &str) -> bool {
@@ -144,7 +144,7 @@ pub(super) fn read(cursor: &mut Cursor<'_>) -> Result<Type> {
     cursor.nested(|cursor| {
         let kind = read_kind(cursor)?;
         let denotation = read_denotation(cursor)?.unwrap_or_default();
-        Ok(Type { denotation, ..Type::new(kind) })
+        Ok(TypeParts { kind, denotation, spelling: Spelling::default() }.into())
     })
 }
 

@@ -70,6 +70,11 @@ impl<'a> EvalCx<'a> {
         EvalCx { op, opset, inputs, wanted, budget, host: None }
     }
 
+    /// The same under another version of the operator set.
+    pub(crate) fn under(&self, opset: i64) -> EvalCx<'a> {
+        EvalCx { opset, ..*self }
+    }
+
     /// The operator.
     pub fn op(&self) -> &'a Op {
         self.op

@@ -36,6 +36,7 @@ mod mask;
 mod matmul;
 mod matmul_nbits;
 mod microsoft_attention;
+mod microsoft_early;
 mod non_max_suppression;
 mod normalization;
 mod pad;
@@ -108,6 +109,7 @@ pub const RULES: &[&[&dyn OpRule]] = &[
     matmul::RULES,
     matmul_nbits::RULES,
     microsoft_attention::RULES,
+    microsoft_early::RULES,
     non_max_suppression::RULES,
     normalization::RULES,
     pad::RULES,

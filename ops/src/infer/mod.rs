@@ -5,6 +5,7 @@ mod context;
 mod known;
 mod model;
 pub mod shape;
+mod sizes;
 
 pub use context::InferCx;
 pub use known::{CONTENTS_LIMIT, Known};

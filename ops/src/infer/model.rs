@@ -3,13 +3,14 @@
 //! The result is a table beside the model; nothing is written. Declared types are opinions: where they contradict what
 //! the rules find, that is an [`Issue`] and the rules win.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use ir::{Attrs, Dim, Function, Graph, GraphId, Model, Op, OpId, Role, Shape, Type, TypeKind, ValueId};
+use ir::{Attrs, Function, Graph, GraphId, Model, Op, OpId, Role, Shape, Type, ValueId};
 use smallvec::SmallVec;
 
 use crate::error::{OpError, Result};
 use crate::eval::{Budget, EvalCx};
+use crate::infer::sizes::{self, MAIN, SOLVED_LIMIT, Sizes};
 use crate::infer::{Bodies, CONTENTS_LIMIT, InferCx, Known, shape};
 use crate::rule::{self, OpRule};
 use crate::sym;
@@ -18,14 +19,8 @@ use crate::value::Value;
 /// How deep bodies and calls may nest.
 const DEPTH_LIMIT: usize = 64;
 
-/// How many sizes are solved for; beyond, a file that makes equations on purpose only costs time.
-const SOLVED_LIMIT: usize = 64;
-
 /// Up to IR version 3 every constant had to be listed as an input too; since then such an input is one with a default.
 const DEFAULTS_SINCE: i64 = 4;
-
-/// The number of the path without calls of functions.
-const MAIN: usize = 0;
 
 /// What inference is told beside the model.
 #[derive(Clone, Debug, Default)]
@@ -72,7 +67,7 @@ impl Inferred {
 
     /// The inferred type of a value as a file writes it: a size that is a name alone is that name.
     pub fn written_type(&self, graph: GraphId, value: ValueId) -> Option<Type> {
-        self.ty(graph, value).map(|ty| map_dims(ty, &sym::plain))
+        self.ty(graph, value).map(|ty| sizes::map(ty, &sym::plain))
     }
 
     /// The inferred type of a value.
@@ -110,9 +105,8 @@ fn infer_once(
         inferred: Inferred::default(),
         seen: BTreeSet::new(),
         captured: HashMap::new(),
-        symbols: HashMap::new(),
-        solved,
-        found: BTreeMap::new(),
+        sizes: Sizes::new(solved),
+        types: HashSet::new(),
         functions: functions(model),
         calls: Vec::new(),
         paths: HashMap::new(),
@@ -123,13 +117,13 @@ fn infer_once(
     };
     let main = model.main();
     for &input in main.inputs() {
-        walker.claim_symbols(main.value(input).ty.as_ref());
+        walker.sizes.claim(main.value(input).ty.as_ref());
     }
     let inputs = vec![Known::default(); main.inputs().len()];
     if let Err(error) = walker.graph(model.main_id(), inputs) {
         walker.issue(model.main_id(), "", "", |place| Issue::Wrong(place, error.to_string()));
     }
-    (walker.inferred, walker.found)
+    (walker.inferred, walker.sizes.into_found())
 }
 
 struct Walker<'a> {
@@ -139,12 +133,9 @@ struct Walker<'a> {
     seen: BTreeSet<Issue>,
     /// What is known about captured values of the bodies that are being walked.
     captured: HashMap<(GraphId, ValueId), Known>,
-    /// Prefixes of new names of sizes, each with the value that it was made for; none for those that the file uses.
-    symbols: HashMap<String, Option<(usize, GraphId, ValueId)>>,
-    /// Sizes behind new names, from an earlier inference.
-    solved: &'a HashMap<String, i64>,
-    /// The same, found out in this one.
-    found: BTreeMap<String, i64>,
+    sizes: Sizes<'a>,
+    /// Every type found, once: many values have the same.
+    types: HashSet<Type>,
     functions: HashMap<(&'a str, &'a str, &'a str), &'a Function>,
     /// Attributes of the function calls that lead here, innermost last.
     calls: Vec<Attrs>,
@@ -168,34 +159,6 @@ impl Walker<'_> {
         if self.seen.insert(issue.clone()) {
             self.inferred.issues.push(issue);
         }
-    }
-
-    fn claim_symbols(&mut self, ty: Option<&Type>) {
-        for dim in ty.and_then(Type::shape).into_iter().flat_map(|shape| &shape.dims) {
-            // New names are a prefix, an underscore and one word.
-            if let Dim::Symbol(name) = dim
-                && let Some((prefix, _)) = name.rsplit_once('_')
-            {
-                self.symbols.insert(prefix.to_string(), None);
-            }
-        }
-    }
-
-    /// A prefix for the names of new sizes of an operator: the name of its first output, as an identifier, made unique.
-    fn unique(&mut self, graph: GraphId, value: ValueId) -> String {
-        let name = self.model.graph(graph).value(value).name();
-        let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-        let plain = plain.trim_matches('_');
-        let letter = plain.starts_with(|c: char| c.is_ascii_alphabetic());
-        let plain = if letter { plain.to_string() } else { format!("d_{plain}") };
-        let owner = Some((self.path, graph, value));
-        let mut candidate = plain.clone();
-        let mut number = 1;
-        while *self.symbols.entry(candidate.clone()).or_insert(owner) != owner {
-            number += 1;
-            candidate = format!("{plain}_{number}");
-        }
-        candidate
     }
 
     fn graph(&mut self, id: GraphId, mut inputs: Vec<Known>) -> Result<Vec<Known>> {
@@ -238,14 +201,14 @@ impl Walker<'_> {
             return initializer(held);
         }
         let given = self.options.inputs.get(&**held.name()).filter(|_| main);
-        let declared =
-            given.or(held.ty.as_ref()).map(|ty| if main { ty.clone() } else { without_symbols(ty) });
+        let declared = given.or(held.ty.as_ref()).map(|ty| if main { ty.clone() } else { sizes::forget(ty) });
         // A default of an input may be replaced in any run: only its type is sure, and not even its shape's symbols.
-        let Some(declared) = declared.map(|ty| quote_symbols(&ty)) else { return known };
+        let Some(declared) = declared.map(|ty| sizes::quote(&ty)) else { return known };
         known.ty = self.settle(id, None, value, known.ty.take(), Some(declared));
         if main {
             self.name_sizes(id, value, &mut known);
         }
+        self.share(&mut known);
         known
     }
 
@@ -273,66 +236,18 @@ impl Walker<'_> {
         Some(merged.unwrap_or(inferred))
     }
 
-    /// Gives the sizes of a tensor of which nothing is known names of their own, so that they can be compared further down.
     fn name_sizes(&mut self, id: GraphId, value: ValueId, known: &mut Known) {
-        let Some(Type { kind: TypeKind::Tensor(tensor), .. }) = &mut known.ty else { return };
-        let Some(shape) = tensor.shape.as_mut().filter(|shape| shape.dims.contains(&Dim::Unknown)) else {
-            return;
-        };
-        let prefix = self.unique(id, value);
-        for (axis, dim) in shape.dims.iter_mut().enumerate() {
-            if *dim == Dim::Unknown {
-                let name = format!("{prefix}_d{axis}");
-                *dim = match self.solved.get(&name) {
-                    Some(&size) => Dim::Known(size),
-                    None => Dim::Symbol(name.into()),
-                };
+        self.sizes.name(self.model.graph(id), (self.path, id, value), known);
+    }
+
+    /// Holds the type once for all values that have it. Types with notes of a file stay their own.
+    fn share(&mut self, known: &mut Known) {
+        let Some(ty) = known.ty.as_mut().filter(|ty| ty.spelling.0 == 0) else { return };
+        match self.types.get(ty) {
+            Some(shared) => *ty = shared.clone(),
+            None => {
+                self.types.insert(ty.clone());
             }
-        }
-    }
-
-    /// Compares the sizes of a value of the main graph with those that the file promises, and solves for new names.
-    fn solve(&mut self, inferred: Option<&Type>, declared: Option<&Type>) {
-        let (Some(inferred), Some(declared)) =
-            (inferred.and_then(Type::shape), declared.and_then(Type::shape))
-        else {
-            return;
-        };
-        for (dim, promised) in inferred.dims.iter().zip(&declared.dims) {
-            if let (Dim::Symbol(_), &Dim::Known(promised)) = (dim, promised)
-                && let Some((name, size)) = sym::solve(dim, promised)
-                && self.is_unknown(&name)
-            {
-                self.found.entry(name).or_insert(size);
-            }
-        }
-    }
-
-    /// The name stands for a size that an operator of the main graph decides in a run: no caller may choose it.
-    fn is_unknown(&self, name: &str) -> bool {
-        let owner = name.rsplit_once('_').and_then(|(prefix, _)| *self.symbols.get(prefix)?);
-        owner.is_some_and(|(path, graph, value)| {
-            let main = path == MAIN && graph == self.model.main_id();
-            main && self.model.main().value(value).role() == Role::Computed
-        })
-    }
-
-    /// Puts in what is known about new names.
-    fn substitute(&self, known: &mut Known) {
-        let replace = |dim: &Dim| match dim {
-            Dim::Symbol(_) => self
-                .solved
-                .iter()
-                .fold(dim.clone(), |dim, (name, &size)| sym::substitute(&dim, name, &Dim::Known(size))),
-            other => other.clone(),
-        };
-        if self.solved.is_empty() {
-            return;
-        }
-        known.ty = known.ty.as_ref().map(|ty| map_dims(ty, &replace));
-        known.elements.iter_mut().flatten().for_each(|dim| *dim = replace(dim));
-        for item in known.items.iter_mut().flatten().flatten() {
-            *item = map_dims(item, &replace);
         }
     }
 
@@ -369,13 +284,14 @@ impl Walker<'_> {
                 let Some(value) = value else { continue };
                 let declared = graph.value(value).ty.as_ref();
                 let declared =
-                    if self.depth > 1 { declared.map(without_symbols) } else { declared.map(quote_symbols) };
-                self.substitute(&mut known);
+                    if self.depth > 1 { declared.map(sizes::forget) } else { declared.map(sizes::quote) };
+                self.sizes.substitute(&mut known);
                 if id == self.model.main_id() {
-                    self.solve(known.ty.as_ref(), declared.as_ref());
+                    self.sizes.solve(self.model, known.ty.as_ref(), declared.as_ref());
                 }
                 known.ty = self.settle(id, op, value, known.ty.take(), declared);
                 self.name_sizes(id, value, &mut known);
+                self.share(&mut known);
                 table[value.index()] = known;
             }
         }
@@ -419,7 +335,8 @@ impl Walker<'_> {
         let opset = ir::version(opsets, &op.kind.domain).unwrap_or(1);
         let outputs = graph.op_outputs(at);
         let first = outputs.iter().flatten().next();
-        let unique = first.map_or_else(String::new, |&value| self.unique(id, value));
+        let unique =
+            first.map_or_else(String::new, |&value| self.sizes.unique(graph, (self.path, id, value)));
         let mut cx = InferCx {
             op,
             opset,
@@ -519,37 +436,4 @@ fn evaluate_small(rule: &dyn OpRule, op: &Op, opset: i64, inputs: &[Option<&Know
             *known = Known::of_constant(tensor);
         }
     }
-}
-
-/// Sizes named inside a body may differ from one run of the body to the next.
-fn without_symbols(ty: &Type) -> Type {
-    map_dims(ty, &|dim| if let Dim::Symbol(_) = dim { Dim::Unknown } else { dim.clone() })
-}
-
-/// Names of sizes in a file are names, whatever characters they have: `a-b` is not a difference.
-fn quote_symbols(ty: &Type) -> Type {
-    map_dims(ty, &|dim| if let Dim::Symbol(name) = dim { sym::symbol(name) } else { dim.clone() })
-}
-
-fn map_dims(ty: &Type, f: &impl Fn(&Dim) -> Dim) -> Type {
-    let tensor = |tensor: &ir::TensorType| ir::TensorType {
-        dtype: tensor.dtype,
-        shape: tensor.shape.as_ref().map(|shape| Shape {
-            dims: shape
-                .dims
-                .iter()
-                .map(|dim| if matches!(dim, Dim::Known(size) if *size < 0) { Dim::Unknown } else { f(dim) })
-                .collect(),
-            denotations: shape.denotations.clone(),
-        }),
-    };
-    let kind = match &ty.kind {
-        TypeKind::Tensor(inner) => TypeKind::Tensor(tensor(inner)),
-        TypeKind::Sparse(inner) => TypeKind::Sparse(tensor(inner)),
-        TypeKind::Sequence(inner) => TypeKind::Sequence(Box::new(map_dims(inner, f))),
-        TypeKind::Optional(inner) => TypeKind::Optional(Box::new(map_dims(inner, f))),
-        TypeKind::Map { key, value } => TypeKind::Map { key: *key, value: Box::new(map_dims(value, f)) },
-        other => other.clone(),
-    };
-    Type { kind, denotation: ty.denotation.clone(), spelling: ty.spelling }
 }

@@ -1,6 +1,6 @@
 //! Shapes: broadcasting, axes, merging two opinions about one value.
 
-use ir::{Dim, Shape, TensorType, Type, TypeKind};
+use ir::{Dim, Shape, TensorType, Type, TypeKind, TypeParts};
 
 use crate::infer::CONTENTS_LIMIT;
 use crate::kernel::broadcast;
@@ -108,7 +108,10 @@ pub fn merge(inferred: &Type, declared: &Type) -> Option<Type> {
         (TypeKind::Map { .. }, TypeKind::Map { .. }) => declared.kind.clone(),
         _ => return None,
     };
-    Some(Type { kind, denotation: declared.denotation.clone(), spelling: declared.spelling })
+    if kind == declared.kind {
+        return Some(declared.clone());
+    }
+    Some(TypeParts { kind, denotation: declared.denotation.clone(), spelling: declared.spelling }.into())
 }
 
 fn merge_tensor(a: &TensorType, b: &TensorType) -> Option<TensorType> {

@@ -229,6 +229,25 @@ def fused():
     case("embed_positions", "EmbedLayerNormalization", [ids, seg, *tables, None, np.array([[2, 1, 0]], np.int32)], 2)
 
 
+def early():
+    """What ONNX took over later, and small linear algebra."""
+    case("early_trilu", "Trilu", [f32(2, 3, 4), np.int64(1)], upper=0)
+    case("early_expand", "ExpandDims", [f32(3, 2), np.int32(-1)])
+    case("early_expand_first", "ExpandDims", [f32(3, 2), np.array([0], np.int32)])
+    case("early_pad", "Pad", [f32(2, 2), np.array([1, 0, 0, 1], np.int64)], mode="constant")
+    case("early_pad_rows", "Pad", [f32(2, 3), np.array([[1, 2, 0, 1]], np.int64), s([2])], mode="reflect")
+    case("early_range", "Range", [s(1), s(5.5), s(1.5)])
+    case("early_gather_nd", "GatherND", [f32(2, 3), np.array([[1], [-1]], np.int32)])
+    case("early_grid", "GridSample", [f32(1, 2, 3, 3), f32(1, 2, 4, 2)], mode="bilinear", atol=1e-5)
+    case("early_grid_nearest", "GridSample", [f32(1, 1, 3, 3), f32(1, 2, 4, 2)], mode="nearest", padding_mode="border",
+         align_corners=1)
+    # The kernel inverts in f32, and takes distances by |a|^2 - 2ab + |b|^2.
+    case("inverse", "Inverse", [f32(2, 3, 3) + 3 * np.eye(3, dtype=np.float32)], rtol=1e-4, atol=1e-5)
+    for metric in ("euclidean", "sqeuclidean"):
+        case(f"distance_{metric}", "CDist", [f32(3, 5), f32(4, 5)], metric=metric, rtol=1e-4, atol=1e-5)
+    case("distance", "CDist", [f32(3, 5), f32(4, 5)], rtol=1e-4, atol=1e-5)
+
+
 def recurrent():
     seq, batch, size, hidden = 3, 2, 2, 3
     for op, gates in (("RNN", 1), ("GRU", 3), ("LSTM", 4)):
@@ -408,6 +427,7 @@ def main():
     attention()
     dynamic_lstm()
     images()
+    early()
     path = pathlib.Path(__file__).with_name("contrib.jsonl")
     path.write_text("\n".join(lines) + "\n")
     print(f"{len(lines)} cases, {path.stat().st_size} bytes")

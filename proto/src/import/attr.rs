@@ -1,5 +1,6 @@
 //! Attributes.
 
+use bytes::Bytes;
 use ir::{Attr, AttrValue, Attrs, GraphId, Tensor};
 use pb::attribute_proto::AttributeType as Kind;
 
@@ -7,19 +8,31 @@ use super::Importer;
 use super::graph::Scope;
 use crate::error::ProtoError;
 use crate::generated as pb;
+use crate::parts::{single, split};
 use crate::spelling::{self, Marks};
+
+/// Numbers of the fields that hold graphs.
+const GRAPH: u32 = 6;
+const GRAPHS: u32 = 11;
+
+/// The graphs of an attribute, not decoded yet.
+struct Graphs {
+    one: Option<Bytes>,
+    list: Vec<Bytes>,
+}
 
 impl Importer {
     /// Attributes in file order. Graphs among them are appended to `inner`, to be put into the model once the operator
     /// that holds them has an id.
     pub(super) fn attributes(
         &mut self,
-        protos: Vec<pb::AttributeProto>,
+        parts: Vec<Bytes>,
         inner: &mut Vec<Scope>,
     ) -> Result<Attrs, ProtoError> {
-        let mut attrs = Attrs::with_capacity(protos.len());
-        for proto in protos {
-            attrs.push(self.attribute(proto, inner)?);
+        let mut attrs = Attrs::with_capacity(parts.len());
+        for bytes in parts {
+            let (proto, [graph, graphs]) = split::<pb::AttributeProto, 2>(&bytes, [GRAPH, GRAPHS])?;
+            attrs.push(self.attribute(proto, Graphs { one: single(graph), list: graphs }, inner)?);
         }
         Ok(attrs)
     }
@@ -27,6 +40,7 @@ impl Importer {
     fn attribute(
         &mut self,
         mut proto: pb::AttributeProto,
+        mut graphs: Graphs,
         inner: &mut Vec<Scope>,
     ) -> Result<Attr, ProtoError> {
         let mut marks = Marks::default();
@@ -36,12 +50,15 @@ impl Importer {
         let code = proto.r#type.take();
         marks.note(spelling::NO_TYPE, code.is_none());
         let value = if reference.is_empty() {
-            self.value(&name, code, &mut proto, &mut marks, inner)?
+            self.value(&name, code, &mut proto, &mut graphs, &mut marks, inner)?
         } else {
             AttrValue::Reference { name: reference, kind: code.unwrap_or_default() }
         };
+        // Graphs that are left do not belong to it any more than other fields.
+        proto.g = graphs.one.map(|_| Box::default());
+        proto.graphs.resize(graphs.list.len(), pb::GraphProto::default());
         self.check_rest(&proto, &format!("attribute {name:?}"));
-        Ok(Attr { name: name.into(), value, doc, spelling: marks.done() })
+        Ok(Attr { name: self.shared(&name), value, doc, spelling: marks.done() })
     }
 
     fn value(
@@ -49,12 +66,13 @@ impl Importer {
         name: &str,
         code: Option<i32>,
         proto: &mut pb::AttributeProto,
+        graphs: &mut Graphs,
         marks: &mut Marks,
         inner: &mut Vec<Scope>,
     ) -> Result<AttrValue, ProtoError> {
         let code = match code {
             Some(code) if code != Kind::Undefined as i32 => code,
-            _ => implied(proto) as i32,
+            _ => implied(proto, graphs) as i32,
         };
         let kind = Kind::try_from(code).unwrap_or(Kind::Undefined);
         let missing = |what: &str| format!("attribute {name:?} holds no {what}");
@@ -96,21 +114,21 @@ impl Importer {
                 AttrValue::Types(types.map(|ty| self.ty(ty)).collect())
             }
             Kind::Graph => {
-                let graph = proto.g.take().ok_or_else(|| self.invalid(missing("graph")))?;
-                AttrValue::Graph(self.inner_graph(*graph, inner)?)
+                let graph = graphs.one.take().ok_or_else(|| self.invalid(missing("graph")))?;
+                AttrValue::Graph(self.inner_graph(&graph, inner)?)
             }
             Kind::Graphs => {
-                let graphs = std::mem::take(&mut proto.graphs).into_iter();
+                let list = std::mem::take(&mut graphs.list).into_iter();
                 let ids: Result<Vec<GraphId>, _> =
-                    graphs.map(|graph| self.inner_graph(graph, inner)).collect();
+                    list.map(|graph| self.inner_graph(&graph, inner)).collect();
                 AttrValue::Graphs(ids?)
             }
         })
     }
 
-    fn inner_graph(&mut self, proto: pb::GraphProto, inner: &mut Vec<Scope>) -> Result<GraphId, ProtoError> {
+    fn inner_graph(&mut self, bytes: &Bytes, inner: &mut Vec<Scope>) -> Result<GraphId, ProtoError> {
         let id = self.model.reserve_graph();
-        inner.push(self.graph(proto, id)?);
+        inner.push(self.graph(bytes, id)?);
         Ok(id)
     }
 }
@@ -122,20 +140,20 @@ fn or_default<T: Default>(field: Option<T>, marks: &mut Marks) -> T {
 }
 
 /// The type of an attribute that does not say it, as before IR version 2: the field that holds something.
-fn implied(proto: &pb::AttributeProto) -> Kind {
+fn implied(proto: &pb::AttributeProto, graphs: &Graphs) -> Kind {
     let fields = [
         (proto.f.is_some(), Kind::Float),
         (proto.i.is_some(), Kind::Int),
         (proto.s.is_some(), Kind::String),
         (proto.t.is_some(), Kind::Tensor),
-        (proto.g.is_some(), Kind::Graph),
+        (graphs.one.is_some(), Kind::Graph),
         (proto.sparse_tensor.is_some(), Kind::SparseTensor),
         (proto.tp.is_some(), Kind::TypeProto),
         (!proto.floats.is_empty(), Kind::Floats),
         (!proto.ints.is_empty(), Kind::Ints),
         (!proto.strings.is_empty(), Kind::Strings),
         (!proto.tensors.is_empty(), Kind::Tensors),
-        (!proto.graphs.is_empty(), Kind::Graphs),
+        (!graphs.list.is_empty(), Kind::Graphs),
         (!proto.sparse_tensors.is_empty(), Kind::SparseTensors),
         (!proto.type_protos.is_empty(), Kind::TypeProtos),
     ];

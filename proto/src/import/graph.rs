@@ -1,5 +1,6 @@
 //! Graphs: names become values, and what an inner graph reads from outside becomes explicit.
 
+use bytes::Bytes;
 use ir::{
     Annotation, Graph, GraphError, GraphId, Op, OpKind, Place, Role, Slots, Stray, StrayList, Type, ValueId,
 };
@@ -8,7 +9,15 @@ use prost::Message;
 use super::{Importer, pairs};
 use crate::error::ProtoError;
 use crate::generated as pb;
+use crate::parts::{decode, split};
 use crate::spelling::{self, Marks};
+
+/// Numbers of the fields that hold long lists.
+const NODE: u32 = 1;
+const INITIALIZER: u32 = 5;
+const INFO: u32 = 13;
+const SPARSE: u32 = 15;
+const ATTRIBUTE: u32 = 5;
 
 /// A graph under construction.
 pub(super) struct Scope {
@@ -40,7 +49,9 @@ impl Importer {
     }
 
     /// Imports a graph. `id` is its place in the model's table.
-    pub(super) fn graph(&mut self, proto: pb::GraphProto, id: GraphId) -> Result<Scope, ProtoError> {
+    pub(super) fn graph(&mut self, bytes: &Bytes, id: GraphId) -> Result<Scope, ProtoError> {
+        let (proto, [nodes, initializers, sparse, infos]) =
+            split::<pb::GraphProto, 4>(bytes, [NODE, INITIALIZER, SPARSE, INFO])?;
         let mut marks = Marks::default();
         let mut graph = Graph::new(&marks.text(spelling::NAME, proto.name));
         graph.doc = marks.text(spelling::DOC, proto.doc_string);
@@ -56,8 +67,8 @@ impl Importer {
             let value = self.scope().value_mut(id);
             (value.doc, value.metadata, value.spelling) = (info.doc, info.metadata, info.spelling);
         }
-        for (at, tensor) in (1..).zip(proto.initializer) {
-            let (tensor, name) = self.initializer(tensor)?;
+        for (at, tensor) in (1..).zip(initializers) {
+            let (tensor, name) = self.initializer(decode(tensor)?)?;
             let id = match self.default_of(&name) {
                 Some(input) => {
                     self.scope().value_mut(input).data = Some(tensor);
@@ -67,8 +78,8 @@ impl Importer {
             };
             self.scope().value_mut(id).listing.initializer = at;
         }
-        for (at, sparse) in (1..).zip(proto.sparse_initializer) {
-            let (sparse, name) = self.sparse(sparse)?;
+        for (at, sparse) in (1..).zip(sparse) {
+            let (sparse, name) = self.sparse(decode(sparse)?)?;
             let id = match self.default_of(&name) {
                 Some(input) => {
                     self.scope().value_mut(input).sparse = Some(Box::new(sparse));
@@ -78,13 +89,13 @@ impl Importer {
             };
             self.scope().value_mut(id).listing.initializer = at;
         }
-        self.nodes(proto.node)?;
+        self.nodes(nodes)?;
         for (at, output) in (1..).zip(proto.output) {
             let info = self.info(output);
             let id = self.output(&info.name)?;
             self.describe(id, info, StrayList::Output, at);
         }
-        self.value_infos(proto.value_info);
+        self.value_infos(infos)?;
         let scope = self.close_scope()?;
         self.place.pop();
         Ok(scope)
@@ -104,27 +115,34 @@ impl Importer {
     }
 
     /// Adds nodes in file order. All outputs are declared first: the file's order need not be topological.
-    pub(super) fn nodes(&mut self, nodes: Vec<pb::NodeProto>) -> Result<(), ProtoError> {
+    pub(super) fn nodes(&mut self, nodes: Vec<Bytes>) -> Result<(), ProtoError> {
         let mut outputs: Vec<Slots> = Vec::with_capacity(nodes.len());
-        for node in &nodes {
+        for bytes in &nodes {
+            let (node, _) = split::<pb::NodeProto, 1>(bytes, [ATTRIBUTE])?;
             let graph = self.scope();
             let declared: Result<Slots, GraphError> = (node.output.iter())
                 .map(|name| if name.is_empty() { Ok(None) } else { graph.add_computed(name, None).map(Some) })
                 .collect();
             outputs.push(declared.map_err(|source| ProtoError::Graph {
-                place: format!("{}, node {}", self.place(), title(node)),
+                place: format!("{}, node {}", self.place(), title(&node)),
                 source,
             })?);
         }
-        for (node, outputs) in nodes.into_iter().zip(outputs) {
+        for (bytes, outputs) in nodes.into_iter().zip(outputs) {
+            let (node, [attributes]) = split::<pb::NodeProto, 1>(&bytes, [ATTRIBUTE])?;
             self.place.push(format!("node {}", title(&node)));
-            self.node(node, &outputs)?;
+            self.node(node, attributes, &outputs)?;
             self.place.pop();
         }
         Ok(())
     }
 
-    fn node(&mut self, proto: pb::NodeProto, outputs: &[Option<ValueId>]) -> Result<(), ProtoError> {
+    fn node(
+        &mut self,
+        proto: pb::NodeProto,
+        attributes: Vec<Bytes>,
+        outputs: &[Option<ValueId>],
+    ) -> Result<(), ProtoError> {
         let mut marks = Marks::default();
         let domain = marks.text(spelling::DOMAIN, proto.domain);
         let overload = marks.text(spelling::OVERLOAD, proto.overload);
@@ -132,7 +150,11 @@ impl Importer {
         if name.is_empty() {
             return Err(self.invalid("the node has no op_type"));
         }
-        let mut op = Op::of(OpKind { domain: domain.into(), name: name.into(), overload: overload.into() });
+        let mut op = Op::of(OpKind {
+            domain: self.shared(&domain),
+            name: self.shared(&name),
+            overload: self.shared(&overload),
+        });
         op.name = marks.text(spelling::NAME, proto.name);
         op.doc = marks.text(spelling::DOC, proto.doc_string);
         op.metadata = pairs(proto.metadata_props);
@@ -153,7 +175,7 @@ impl Importer {
             }
         }
         let mut inner = Vec::new();
-        op.attrs = self.attributes(proto.attribute, &mut inner)?;
+        op.attrs = self.attributes(attributes, &mut inner)?;
         let added = self.scope().add_op(op, &inputs, outputs, Place::End);
         let id = added.map_err(|e| self.graph_error(e))?;
         let parent = self.scopes.last().map(|scope| (scope.id, id));
@@ -187,9 +209,9 @@ impl Importer {
         Ok(id)
     }
 
-    pub(super) fn value_infos(&mut self, infos: Vec<pb::ValueInfoProto>) {
+    pub(super) fn value_infos(&mut self, infos: Vec<Bytes>) -> Result<(), ProtoError> {
         for (at, info) in (1..).zip(infos) {
-            let info = self.info(info);
+            let info = self.info(decode(info)?);
             match self.scope().find(&info.name) {
                 Some(id) => {
                     if self.scope().value(id).listing.info > 0 {
@@ -201,6 +223,7 @@ impl Importer {
                 None => self.scope().strays.push(info.stray(StrayList::Info, at)),
             }
         }
+        Ok(())
     }
 
     /// Gives the value what an entry of a list says. What contradicts an earlier entry is kept as a stray instead, and the

@@ -1,4 +1,6 @@
-//! The decoded file => [`ir::Model`].
+//! The file => [`ir::Model`].
+//!
+//! Long lists are decoded part by part: see [`crate::parts`].
 //!
 //! Every converter takes the fields that it understands out of the message and then looks whether anything is left:
 //! what is left is noted in [`ir::Model::dropped`], so nothing is lost in silence.
@@ -9,16 +11,26 @@ mod tensor;
 mod types;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use ir::{Attrs, Function, Graph, Model};
 
 use crate::error::ProtoError;
 use crate::external::ExternalFiles;
 use crate::generated as pb;
+use crate::parts::{single, split};
 use crate::spelling::{self, Marks};
 use graph::Scope;
 
 pub(crate) use types::pairs;
+
+/// Numbers of the fields that hold long lists.
+const MODEL_GRAPH: u32 = 7;
+const MODEL_FUNCTION: u32 = 25;
+const FUNCTION_NODE: u32 = 7;
+const FUNCTION_DEFAULT: u32 = 11;
+const FUNCTION_INFO: u32 = 12;
 
 /// What the converters share: the model being built, the graphs under construction from the outside in, and the files.
 pub(crate) struct Importer {
@@ -26,6 +38,8 @@ pub(crate) struct Importer {
     scopes: Vec<Scope>,
     files: ExternalFiles,
     dropped: Vec<String>,
+    /// Names of operators and attributes: few words, written often.
+    words: HashSet<Arc<str>>,
     /// Where errors happen: graphs and nodes from the outside in.
     place: Vec<String>,
 }
@@ -37,7 +51,18 @@ impl Importer {
     }
 
     fn new(model: Model, files: ExternalFiles, place: &str) -> Importer {
-        Importer { model, scopes: Vec::new(), files, dropped: Vec::new(), place: vec![place.to_string()] }
+        let place = vec![place.to_string()];
+        Importer { model, scopes: Vec::new(), files, dropped: Vec::new(), words: HashSet::new(), place }
+    }
+
+    /// A word that many operators have in common, held once.
+    fn shared(&mut self, word: &str) -> Arc<str> {
+        if let Some(known) = self.words.get(word) {
+            return known.clone();
+        }
+        let word: Arc<str> = Arc::from(word);
+        self.words.insert(word.clone());
+        word
     }
 
     fn place(&self) -> String {
@@ -64,7 +89,9 @@ impl Importer {
         }
     }
 
-    fn function(&mut self, proto: pb::FunctionProto) -> Result<Function, ProtoError> {
+    fn function(&mut self, bytes: &Bytes) -> Result<Function, ProtoError> {
+        let (proto, [nodes, infos, defaults]) =
+            split::<pb::FunctionProto, 3>(bytes, [FUNCTION_NODE, FUNCTION_INFO, FUNCTION_DEFAULT])?;
         let mut marks = Marks::default();
         let name = marks.text(spelling::NAME, proto.name);
         let domain = marks.text(spelling::DOMAIN, proto.domain);
@@ -80,12 +107,12 @@ impl Importer {
         }
         let id = self.model.reserve_graph();
         self.scopes.push(Scope::new(graph, id));
-        self.nodes(proto.node)?;
+        self.nodes(nodes)?;
         for output in &proto.output {
             self.output(output)?;
         }
-        self.value_infos(proto.value_info);
-        let defaults: Attrs = self.attributes(proto.attribute_proto, &mut Vec::new())?;
+        self.value_infos(infos)?;
+        let defaults: Attrs = self.attributes(defaults, &mut Vec::new())?;
         let graph = self.close_scope()?.graph;
         self.model.put_graph(id, graph, None);
         Ok(Function {
@@ -115,8 +142,9 @@ fn opsets(imports: Vec<pb::OperatorSetIdProto>) -> (Vec<(String, i64)>, u32) {
     (opsets.collect(), marks)
 }
 
-/// The model of a decoded file.
-pub(crate) fn model(proto: pb::ModelProto, files: ExternalFiles) -> Result<Model, ProtoError> {
+/// The model of a file.
+pub(crate) fn model(bytes: &Bytes, files: ExternalFiles) -> Result<Model, ProtoError> {
+    let (proto, [graphs, functions]) = split::<pb::ModelProto, 2>(bytes, [MODEL_GRAPH, MODEL_FUNCTION])?;
     let mut marks = Marks::default();
     let mut model = Model::new(0, 0, Graph::default());
     model.ir_version = marks.number(spelling::IR_VERSION, proto.ir_version);
@@ -132,7 +160,7 @@ pub(crate) fn model(proto: pb::ModelProto, files: ExternalFiles) -> Result<Model
     model.spelling = marks.done();
 
     let mut importer = Importer::new(model, files, "model");
-    let Some(graph) = proto.graph else {
+    let Some(graph) = single(graphs) else {
         return Err(importer.invalid("the file holds no graph"));
     };
     if proto.training_info.iter().flat_map(training_graphs).any(has_external) {
@@ -140,12 +168,12 @@ pub(crate) fn model(proto: pb::ModelProto, files: ExternalFiles) -> Result<Model
     }
     importer.place.clear();
     let main = importer.model.main_id();
-    let scope = importer.graph(graph, main)?;
+    let scope = importer.graph(&graph, main)?;
     *importer.model.main_mut() = scope.graph;
 
     let mut keys = HashSet::new();
-    for function in proto.functions {
-        let function = importer.function(function)?;
+    for function in functions {
+        let function = importer.function(&function)?;
         let key = (
             ir::canonical_domain(&function.domain).to_string(),
             function.name.clone(),

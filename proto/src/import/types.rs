@@ -1,6 +1,6 @@
 //! Types, shapes, pairs.
 
-use ir::{DType, Dim, Shape, TensorType, Type, TypeKind};
+use ir::{DType, Dim, Shape, TensorType, Type, TypeKind, TypeParts};
 use pb::tensor_shape_proto::dimension::Value as DimValue;
 use pb::type_proto::Value as TypeValue;
 
@@ -40,7 +40,7 @@ impl Importer {
                 name: marks.text(spelling::NAME, opaque.name),
             },
         };
-        Type { kind, denotation, spelling: marks.done() }
+        TypeParts { kind, denotation, spelling: marks.done() }.into()
     }
 
     fn inner(&mut self, ty: Option<Box<pb::TypeProto>>, marks: &mut Marks) -> Box<Type> {
