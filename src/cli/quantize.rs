@@ -14,6 +14,7 @@ use super::choice::ChoiceArgs;
 use super::common::{Bars, DataArgs, EngineArgs, bytes_on_disk, progress, read_model};
 use super::table::Table;
 use super::weight_only::{self, WeightArgs};
+use crate::data::Labels;
 use crate::pipeline::quantize::refine::Step;
 use crate::pipeline::quantize::{Format, Mode, QuantizeOptions, Quantized, Validation, quantize};
 use crate::pipeline::table::CalibrationTable;
@@ -181,6 +182,7 @@ fn options(args: &Args) -> Result<QuantizeOptions> {
         plan: args.plan.as_deref().map(read_plan).transpose()?,
         table: args.table.as_deref().map(CalibrationTable::read).transpose()?,
         refine: !args.no_refine,
+        labels: args.auto.labels.as_deref().map(Labels::read).transpose()?,
         ..args.choice.options()?
     })
 }
@@ -239,29 +241,44 @@ fn print(made: &Quantized, before: u64, after: u64) {
     }
 }
 
-/// How far the outputs are from those of the float model.
-fn print_validation(validations: &[Validation]) {
-    if validations.is_empty() {
+/// The figures of every output in every runtime.
+fn print_validation(validation: &[Validation]) {
+    if validation.is_empty() {
         return;
     }
     println!();
-    let mut table =
-        Table::new(&["runtime", "output", "SQNR dB", "cosine", "max abs", "top-1 agreement", "samples"]);
-    for validation in validations {
+    let all = || validation.iter().flat_map(|validation| &validation.outputs);
+    let labelled = all().any(|figures| figures.top1.is_some());
+    let integers = all().any(|figures| figures.differing.is_some());
+    let mut heads = vec!["runtime", "output", "SQNR dB", "cosine", "max abs", "top-1 agreement"];
+    heads.extend(integers.then_some("equal"));
+    heads.extend(labelled.then_some("top-1 accuracy"));
+    heads.push("samples");
+    let mut table = Table::new(&heads);
+    let percent = |share: Option<f64>| share.map_or("-".into(), |share| format!("{:.1} %", share * 100.0));
+    for validation in validation {
         for figures in &validation.outputs {
-            table.row(vec![
+            // Of numbers that only are equal or not, nothing else was measured.
+            let measured = |text: String| if figures.measurable { text } else { "-".into() };
+            let mut row = vec![
                 validation.runtime.clone(),
                 figures.name.clone(),
-                format!("{:.1}", figures.sqnr_db),
-                format!("{:.5}", figures.cosine),
-                format!("{:.4}", figures.max_abs),
-                match (figures.differing, figures.top1_agreement) {
-                    (Some(differing), _) => format!("{:.1} % equal", (1.0 - differing) * 100.0),
-                    (None, Some(share)) => format!("{:.1} %", share * 100.0),
-                    (None, None) => "-".into(),
-                },
-                validation.samples.to_string(),
-            ]);
+                measured(format!("{:.1}", figures.sqnr_db)),
+                measured(format!("{:.5}", figures.cosine)),
+                measured(format!("{:.4}", figures.max_abs)),
+                percent(figures.top1_agreement),
+            ];
+            if integers {
+                row.push(percent(figures.differing.map(|differing| 1.0 - differing)));
+            }
+            if labelled {
+                let both = figures.reference_top1.zip(figures.top1);
+                row.push(both.map_or("-".into(), |(float, quantized)| {
+                    format!("{} of {}", percent(Some(quantized)), percent(Some(float)))
+                }));
+            }
+            row.push(validation.samples.to_string());
+            table.row(row);
         }
     }
     print!("{table}");
@@ -278,13 +295,16 @@ fn print_float(plan: &QuantPlan) {
     if reasons.is_empty() {
         return;
     }
+    let total: u64 = plan.ops.values().map(|op| op.macs).sum();
     println!("\nin float:");
     let mut reasons: Vec<_> = reasons.into_iter().collect();
     reasons.sort_by_key(|(_, (macs, kinds))| Reverse((*macs, kinds.values().sum::<usize>())));
-    for (reason, (_, kinds)) in reasons {
+    for (reason, (macs, kinds)) in reasons {
         let mut kinds: Vec<_> = kinds.into_iter().collect();
         kinds.sort_by_key(|&(_, count)| Reverse(count));
         let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-        println!("  {reason}: {}", kinds.join(", "));
+        let share = macs as f64 / total.max(1) as f64 * 100.0;
+        let weight = if macs > 0 { format!(" ({share:.1} % of the multiplications)") } else { String::new() };
+        println!("  {reason}: {}{weight}", kinds.join(", "));
     }
 }

@@ -28,6 +28,9 @@ pub struct Comparison {
 pub struct Figures {
     /// Name of the value.
     pub name: String,
+    /// The figures in dB and of distance below mean something: floats, and integers of 8 bits, which are pixels or codes.
+    /// Of other types only [`Figures::differing`] does.
+    pub measurable: bool,
     /// Signal to noise, in dB.
     pub sqnr_db: f64,
     /// Cosine of the angle between the two, all elements as one vector.
@@ -126,6 +129,7 @@ impl Comparison {
     fn figures(&self, name: &str) -> Figures {
         Figures {
             name: name.to_string(),
+            measurable: self.elements == 0 || self.distance.count() > 0,
             sqnr_db: self.distance.sqnr_db(),
             cosine: self.distance.cosine(),
             max_abs: self.distance.max_abs(),

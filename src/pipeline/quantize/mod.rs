@@ -25,7 +25,7 @@ pub use validate::Validation;
 use super::engine::EngineOptions;
 use super::prepare::{converted, fixed, quantizable};
 use super::table::CalibrationTable;
-use crate::data::Source;
+use crate::data::{Labels, Source};
 use crate::recipe::Rules;
 
 /// Every fifth sample is kept back from calibration and used for validation only.
@@ -100,6 +100,8 @@ pub struct QuantizeOptions {
     pub refine: bool,
     /// Which CPUs the model must be right on.
     pub cpu: Cpu,
+    /// Right classes of the samples: validation counts right answers.
+    pub labels: Option<Labels>,
 }
 
 impl QuantizeOptions {
@@ -123,6 +125,7 @@ impl QuantizeOptions {
             table: None,
             refine: true,
             cpu: Cpu::default(),
+            labels: None,
         }
     }
 
@@ -333,6 +336,12 @@ fn fix_sizes<'a>(
         if sizes_of(at)? == first {
             same.push(at);
         }
+    }
+    if same.len() < source.len() && options.labels.is_some() {
+        bail!(
+            "labels of samples of several sizes: {} takes one size, give samples of it",
+            options.target.name()
+        );
     }
     if same.len() < source.len() {
         notes.push(format!(

@@ -6,7 +6,7 @@ use runtime::{Executor, Level};
 use serde::Serialize;
 
 use super::super::engine::{form_for, prepare};
-use super::super::measure::{Figures, compare};
+use super::super::measure::{Figures, compare_labelled};
 use super::super::prepare::lowered;
 use super::Job;
 
@@ -61,10 +61,13 @@ fn side_by_side(
     let count = job.judged.len();
     let progress = &mut job.progress;
     let threads = job.options.engine.threads();
-    let outputs = compare(a.as_ref(), b.as_ref(), job.source, &job.judged, threads, &mut |_| {
+    let labels = job.options.labels.as_ref();
+    let mut tell = |_| {
         done += 1;
         progress("validating", done, count);
-    })?;
+    };
+    let outputs =
+        compare_labelled(a.as_ref(), b.as_ref(), job.source, &job.judged, labels, threads, &mut tell)?;
     let runtime = format!("{} {}", executor.name(), executor.version());
     Ok(Validation { runtime, samples: count, outputs })
 }

@@ -3,8 +3,8 @@
 //!
 //! Float and quantized model run on some calibration samples side by side, all samples in step: at the output of each
 //! product they meet, the mean error over samples and positions is taken off, and the layers behind see corrected values
-//! ([`super::meeting`]). One pass, exact order. Runtimes that let nobody change values get sweeps instead: a quarter of the
-//! products a sweep, in order.
+//! ([`super::meeting`]). One pass, exact order. For a runtime that lets nobody change values tract does this, whichever
+//! runtime was asked for; what tract cannot run gets sweeps instead: a quarter of the products a sweep, in order.
 //!
 //! The mean of few samples has an error of its own. A correction is shrunk by what of its square that error explains, so
 //! that where nothing is systematic nothing moves.
@@ -14,9 +14,9 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 use ir::{Model, Op, OpKind};
 use passes::correct_bias::{Site, correct, sites};
-use runtime::{Executor, Observer, Session, View};
+use runtime::{Executor, Observer, Session, Tract, View};
 
-use super::super::super::engine::{form_for, prepare};
+use super::super::super::engine::{form_for, prepare, run_all};
 use super::super::super::prepare::lowered;
 use super::judge::Held;
 use super::meeting::Meeting;
@@ -47,28 +47,40 @@ pub fn shifts(
     emit: &dyn Fn(&Model) -> Result<Model>,
     executor: &dyn Executor,
     samples: &Held,
+    threads: usize,
 ) -> Result<Shifts> {
     let low_float = lowered(float)?;
-    let low_quantized = runnable(executor, &emit(float)?)?;
-    let places = places(&low_float, &low_quantized);
+    let emitted = emit(float)?;
+    let low_quantized = lowered(&emitted)?;
+    // In the lowered model biases are constants again and products can be told; a runtime that reads the emitted one
+    // knows the same values by the same names.
+    let mut places = places(&low_float, &low_quantized);
+    if !executor.wants_lowered() {
+        places.retain(|place| emitted.main().find(&place.quantized).is_some());
+    }
     if places.is_empty() || samples.feeds().is_empty() {
         return Ok(Shifts::new());
     }
-    let feeds = &samples.feeds()[..samples.feeds().len().min(fitting(&low_float))];
+    let samples = &Held::of(samples.feeds().iter().take(fitting(&low_float)).cloned().collect());
     let here: Vec<&str> = places.iter().map(|place| place.site.value.as_str()).collect();
     let there: Vec<&str> = places.iter().map(|place| place.quantized.as_str()).collect();
     let (tapped_float, tapped_quantized) = (tapped(&low_float, &here), tapped(&low_quantized, &there));
-    let takes = |model: &Model| executor.wants_lowered() && executor.supports(model).is_ok();
-    if takes(&tapped_float) && takes(&tapped_quantized) {
-        let reference = prepare(executor, &tapped_float, names(&here))?;
-        let quantized = prepare(executor, &tapped_quantized, names(&there))?;
-        let steps = Steps { places: &places, feeds };
-        if let Some(shifts) = steps.in_step(reference.as_ref(), quantized.as_ref())? {
-            return Ok(shifts);
+    let steps = Steps { places: &places, samples, threads };
+    // Where the runtime lets nobody change values, tract does it in its place if it can: sweeps cannot tell a product's own
+    // error from what it inherits of one that is corrected in the same sweep.
+    let editor: &dyn Executor = if executor.wants_lowered() { executor } else { &Tract };
+    if editor.supports(&tapped_float).is_ok() && editor.supports(&tapped_quantized).is_ok() {
+        let both = prepare(editor, &tapped_float, names(&here))
+            .and_then(|reference| Ok((reference, prepare(editor, &tapped_quantized, names(&there))?)));
+        let found = both.and_then(|(reference, quantized)| steps.in_step(&*reference, &*quantized));
+        match found {
+            Ok(Some(shifts)) => return Ok(shifts),
+            Err(error) if executor.wants_lowered() => return Err(error),
+            _ => {}
         }
     }
     let reference = prepare(executor, &low_float, names(&here))?;
-    Steps { places: &places, feeds }.in_sweeps(float, reference.as_ref(), emit, executor)
+    steps.in_sweeps(float, reference.as_ref(), emit, executor)
 }
 
 /// What the runtime runs of an emitted model: the lowered form, or the model itself where it reads quantized ones.
@@ -233,7 +245,8 @@ impl Observer for Corrector<'_> {
 /// The samples and where they are looked at.
 struct Steps<'a> {
     places: &'a [Place],
-    feeds: &'a [runtime::Feed],
+    samples: &'a Held,
+    threads: usize,
 }
 
 impl Steps<'_> {
@@ -245,9 +258,9 @@ impl Steps<'_> {
     fn in_step(&self, reference: &dyn Session, quantized: &dyn Session) -> Result<Option<Shifts>> {
         let here = self.index(|place| &place.site.value);
         let there = self.index(|place| &place.quantized);
-        let meeting = Meeting::new(self.feeds.len());
+        let meeting = Meeting::new(self.samples.feeds().len());
         let mut forks = Vec::new();
-        for _ in self.feeds {
+        for _ in self.samples.feeds() {
             forks.push((reference.fork()?, quantized.fork()?));
         }
         let results: Vec<Result<bool>> = std::thread::scope(|scope| {
@@ -265,7 +278,7 @@ impl Steps<'_> {
                     Ok(corrector.edited)
                 })
             };
-            let handles: Vec<_> = forks.into_iter().zip(self.feeds).enumerate().map(work).collect();
+            let handles: Vec<_> = forks.into_iter().zip(self.samples.feeds()).enumerate().map(work).collect();
             handles
                 .into_iter()
                 .map(|handle| handle.join().unwrap_or_else(|_| bail!("a worker thread panicked")))
@@ -315,19 +328,30 @@ impl Steps<'_> {
         Ok(shifts)
     }
 
+    /// The channel means of each sample, in the order of samples.
     fn means(
         &self,
         session: &dyn Session,
         places: BTreeMap<&str, (usize, &Site)>,
     ) -> Result<Vec<BTreeMap<usize, Vec<f64>>>> {
-        let mut session = session.fork()?;
-        let mut all = Vec::new();
-        for feed in self.feeds {
-            let mut means = Means { places: &places, found: BTreeMap::new() };
-            session.run(feed, &mut means)?;
-            all.push(means.found);
-        }
-        Ok(all)
+        let all: Vec<usize> = (0..self.samples.feeds().len()).collect();
+        let parts = run_all(
+            session,
+            self.samples,
+            &all,
+            self.threads,
+            Vec::new,
+            |done: &mut Vec<_>, session, sample, feed| {
+                let mut means = Means { places: &places, found: BTreeMap::new() };
+                session.run(&feed, &mut means)?;
+                done.push((sample, means.found));
+                Ok(())
+            },
+            |_| {},
+        )?;
+        let mut parts: Vec<_> = parts.into_iter().flatten().collect();
+        parts.sort_by_key(|(sample, _)| *sample);
+        Ok(parts.into_iter().map(|(_, found)| found).collect())
     }
 }
 
@@ -378,7 +402,7 @@ mod tests {
             vec![("x".to_string(), ir::Tensor::from_slice(&[1, 2], &[x, 1.0]).unwrap())]
         };
         let samples = Held::of(vec![feed(2.0), feed(2.0), feed(2.0)]);
-        let shifts = shifts(&float, &emit, &runtime::Reference, &samples).unwrap();
+        let shifts = shifts(&float, &emit, &runtime::Reference, &samples, 2).unwrap();
         // The first layer is off by 0.5 * 2 on its first channel, always; the second, behind the correction, is right.
         assert_eq!(shifts["y"], [-1.0, 0.0]);
         assert_eq!(shifts["z"], [0.0, 0.0]);

@@ -37,6 +37,13 @@ pub struct Suspect {
     pub cost: f64,
 }
 
+impl Suspect {
+    /// The share of the noise that goes, by what it costs.
+    pub fn reward(&self) -> f64 {
+        self.gain.max(0.0) / (self.cost + LEAST_COST)
+    }
+}
+
 /// The suspects, the most rewarding first.
 ///
 /// # Errors
@@ -57,9 +64,8 @@ pub fn suspects(
             suspect.gain = gains.get(&suspect.value).copied().unwrap_or(0.0);
         }
     }
-    let reward = |suspect: &Suspect| suspect.gain.max(0.0) / (suspect.cost + LEAST_COST);
     // Stable: where no gain is known, the order of expected noise stays.
-    found.sort_by(|a, b| reward(b).total_cmp(&reward(a)));
+    found.sort_by(|a, b| b.reward().total_cmp(&a.reward()));
     Ok(found)
 }
 

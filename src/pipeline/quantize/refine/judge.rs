@@ -47,6 +47,19 @@ pub struct OutputScore {
     pub agreement: Option<f64>,
 }
 
+impl OutputScore {
+    /// Power of the error by what the bar allows: at most 1 where the bar is met.
+    fn beyond(&self) -> f64 {
+        match self.integer {
+            true => (self.rms / QUALITY_RMS).powi(2),
+            false if self.agreement.is_some_and(|share| share >= SAME_CHOICES) => {
+                self.noise * 10f64.powf(QUALITY_DB / 10.0)
+            }
+            false => self.noise * 10f64.powf(EXACT_DB / 10.0),
+        }
+    }
+}
+
 /// All outputs. Less noise is better.
 #[derive(Clone, Debug, Serialize, PartialEq)]
 pub struct Score {
@@ -62,14 +75,19 @@ impl Score {
 
     /// Every output is good enough: see [`QUALITY_DB`], [`EXACT_DB`] and [`QUALITY_RMS`].
     pub fn passes(&self) -> bool {
-        self.outputs.iter().all(|output| {
-            let db = decibels(output.noise);
-            match output.integer {
-                true => output.rms <= QUALITY_RMS,
-                false if output.agreement.is_some_and(|share| share >= SAME_CHOICES) => db >= QUALITY_DB,
-                false => db >= EXACT_DB,
-            }
-        })
+        self.outputs.iter().all(|output| output.beyond() <= 1.0)
+    }
+
+    /// Noise beyond the bars, in units of what they allow, mean over the outputs; 0 where all are met. It falls by what each
+    /// change takes off, in whatever order changes are made, as decibels do not.
+    pub fn excess(&self) -> f64 {
+        let each = self.outputs.iter().map(|output| (output.beyond() - 1.0).max(0.0));
+        each.sum::<f64>() / self.outputs.len().max(1) as f64
+    }
+
+    /// How far the worst output is from its bar, in dB; 0 where all are met.
+    pub fn missing_db(&self) -> f64 {
+        self.outputs.iter().map(|output| -decibels(output.beyond())).fold(0.0, f64::max)
     }
 
     /// [`Self::noise`] as a signal to noise ratio, in dB; at most 200.
@@ -105,7 +123,6 @@ impl Held {
     }
 
     /// These samples.
-    #[cfg(test)]
     pub fn of(feeds: Vec<Feed>) -> Held {
         Held { feeds }
     }
@@ -153,6 +170,11 @@ impl Judge {
     /// The runtime.
     pub fn executor(&self) -> &dyn Executor {
         self.executor.as_ref()
+    }
+
+    /// Samples that run at the same time.
+    pub fn threads(&self) -> usize {
+        self.threads
     }
 
     /// How many samples it judges by.
@@ -269,6 +291,9 @@ mod tests {
             outputs: vec![OutputScore { name: "y".into(), noise, rms: 0.0, integer: false, agreement }],
         };
         // 0.05 is 13.0 dB, 0.01 is 20 dB.
+        assert!((with(0.1, None).missing_db() - 10.0).abs() < 1e-9);
+        assert!((with(0.1, None).excess() - 9.0).abs() < 1e-9);
+        assert_eq!((with(0.001, None).missing_db(), with(0.001, None).excess()), (0.0, 0.0));
         assert!(with(0.05, Some(0.95)).passes());
         assert!(!with(0.05, Some(0.5)).passes());
         assert!(!with(0.05, None).passes());

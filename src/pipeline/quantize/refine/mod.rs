@@ -6,6 +6,7 @@ mod draft;
 mod guilty;
 mod judge;
 mod meeting;
+mod restore;
 
 use std::collections::BTreeSet;
 
@@ -17,7 +18,6 @@ use passes::quantize::{Precision, QuantPlan};
 use serde::Serialize;
 
 pub(super) use draft::Draft;
-use guilty::Suspect;
 use judge::{Judge, Score};
 
 use super::super::calibrate::{CalibrateOptions, calibrate};
@@ -27,12 +27,6 @@ use judge::Held;
 /// A pass is kept if it leaves at most this share of the noise: 0.1 dB less. Smaller gains are chance on a dozen samples.
 const WORTHWHILE: f64 = 0.977;
 
-/// How many further values go back to float in each trial.
-const GROUPS: [usize; 12] = [1, 1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89];
-
-/// Trials in a row that may fail: what comes next on the list is guilty of less.
-const GIVE_UP: usize = 5;
-
 /// Balances between activations and weights with which channels are equalized.
 const BALANCES: [f64; 2] = [0.5, 0.75];
 
@@ -40,7 +34,7 @@ const BALANCES: [f64; 2] = [0.5, 0.75];
 const PROMISING: f64 = 0.89;
 
 /// Samples on which the ranges of equalized values are measured.
-const RESKETCHED: usize = 24;
+const RESKETCHED: usize = 12;
 
 /// Fewer samples cannot tell whether a pass that gains little gains anything.
 const FEWEST: usize = 8;
@@ -218,54 +212,6 @@ impl<'a, 'b> Refiner<'a, 'b> {
         Ok(())
     }
 
-    /// Takes the guiltiest values back to float, group by group, until the quality bar is met; groups that do not help stay
-    /// as they are.
-    fn restore_guilty(&mut self, sketches: &Sketches) -> Result<()> {
-        let options = self.job.options;
-        let Some((feed, expected)) = self.judge.example() else { return Ok(()) };
-        let draft = &self.draft;
-        let emitted = draft.emit(options)?;
-        let suspects =
-            guilty::suspects(&draft.model, &emitted, &draft.plan, self.judge.executor(), feed, expected)?;
-        let original = self.draft.clone();
-        let (mut next, mut in_vain) = (0, 0);
-        for size in GROUPS {
-            let group = &suspects[next.min(suspects.len())..(next + size).min(suspects.len())];
-            next += size;
-            if group.is_empty() || in_vain == GIVE_UP {
-                break;
-            }
-            let helped = self.try_in_float(sketches, &self.draft.clone(), group)?;
-            in_vain = if helped { 0 } else { in_vain + 1 };
-            if self.score.passes() {
-                return Ok(());
-            }
-        }
-        // Some are guilty together only.
-        self.try_in_float(sketches, &original, &suspects[..next.min(suspects.len())])?;
-        Ok(())
-    }
-
-    /// Proposes `base` with the operators around these values in float.
-    fn try_in_float(&mut self, sketches: &Sketches, base: &Draft, suspects: &[Suspect]) -> Result<bool> {
-        let mut candidate = base.clone();
-        let ops = suspects.iter().flat_map(|suspect| &suspect.ops);
-        candidate.overrides.extend(ops.map(|op| (op.clone(), Precision::Float)));
-        if candidate.overrides == self.draft.overrides {
-            return Ok(false);
-        }
-        candidate.replan(sketches, self.job.options)?;
-        let names: Vec<&str> = suspects.iter().take(3).map(|suspect| suspect.value.as_str()).collect();
-        let what = format!(
-            "{} more to float ({}{}); {:.1} % of the multiplications stay integer",
-            suspects.len(),
-            names.join(", "),
-            if suspects.len() > 3 { ", ..." } else { "" },
-            candidate.plan.integer_share().unwrap_or(0.0) * 100.0
-        );
-        self.propose("restore_guilty", what, candidate)
-    }
-
     /// Stores the weights of what went back to float in 8 bits where that keeps the quality bar: most often the activations
     /// were guilty, and the size of the file is half of what was asked for.
     fn store_weights(&mut self, sketches: &Sketches) -> Result<()> {
@@ -293,7 +239,8 @@ impl<'a, 'b> Refiner<'a, 'b> {
         let samples = Held::read(self.job.source, &self.job.seen, bias::SAMPLES)?;
         let draft = &self.draft;
         let emit = |model: &ir::Model| draft.with_model(model.clone(), options)?.emit(options);
-        let shifts = bias::shifts(&draft.model, &emit, self.judge.executor(), &samples)?;
+        let shifts =
+            bias::shifts(&draft.model, &emit, self.judge.executor(), &samples, self.judge.threads())?;
         if shifts.is_empty() {
             return Ok(());
         }
