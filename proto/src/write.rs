@@ -148,7 +148,7 @@ pub fn write(model: &Model, path: &Path, options: &WriteOptions) -> Result<u64, 
     // The data first: the new model never stands beside the old data.
     data.map_or(Ok(()), Output::publish)?;
     model.publish()?;
-    Ok(beside + encoding.size as u64)
+    Ok(beside + encoding.size)
 }
 
 fn write_chunks(file: &mut File, chunks: &[Chunk]) -> io::Result<()> {
