@@ -1,8 +1,9 @@
 """Small networks as exporters write them: what simplify.py --generated counts and runs.
 
 Each is one function of a builder that names the habit it stands for: how torch.onnx (both exporters), tf2onnx, keras,
-paddle and hand-written converters spell shapes, attention, normalizations, activations, padding and control flow. Weights
-are random, of fixed seeds. `networks()` gives every function under each operator set that it can be written for.
+paddle and hand-written converters spell shapes, attention, normalizations, activations, padding and control flow.
+Weights are random, of fixed seeds. `networks()` gives every function under each operator set that it can be written
+for.
 """
 
 from collections.abc import Callable, Iterator
@@ -429,7 +430,7 @@ def anchors_by_range(n):
     x = n.conv(image(n), 4, 4)
     grids = []
     height, width = n.size(x, 2), n.size(x, 3)
-    for axis, (size, other) in enumerate(((height, width), (width, height))):
+    for axis, (size, _) in enumerate(((height, width), (width, height))):
         steps = n("Cast", n("Range", n.constant(0), size, n.constant(1)), to=TensorProto.FLOAT)
         steps = n("Add", steps, n.constant(0.5))
         steps = n("Reshape", steps, n.constant([-1, 1] if axis == 0 else [1, -1]))
@@ -537,9 +538,7 @@ def attention_sdpa(n):
     """torch 2's scaled_dot_product_attention: the square root of the scale on both sides, from the shape."""
     x = tokens(n)
     batch, length = n.size(x, 0), n.size(x, 1)
-    q, k, v = (
-        n("Transpose", n.view(n.linear(x, 8, 8), batch, length, 2, 4), perm=[0, 2, 1, 3]) for _ in range(3)
-    )
+    q, k, v = (n("Transpose", n.view(n.linear(x, 8, 8), batch, length, 2, 4), perm=[0, 2, 1, 3]) for _ in range(3))
     last = n("Slice", n("Shape", q), n.constant([-1]), n.constant([2**63 - 1]))
     scale = n("Div", n.constant([1.0]), n("Sqrt", n("Cast", last, to=TensorProto.FLOAT)))
     scale = n("Sqrt", n("Cast", scale, to=TensorProto.FLOAT))
@@ -684,7 +683,9 @@ def embeddings(n):
     ids = n.input("ids", ["batch", "seq"], TensorProto.INT64)
     x = n("Gather", n.weight(11, 8), ids)
     length = n.size(ids, 1)
-    positions = n("Slice", n.constant(np.arange(16)[None]), n.constant([0]), n.axes("Unsqueeze", length, [0]), n.constant([1]))
+    positions = n(
+        "Slice", n.constant(np.arange(16)[None]), n.constant([0]), n.axes("Unsqueeze", length, [0]), n.constant([1])
+    )
     kinds = n("ConstantOfShape", n("Shape", ids), value=helper.make_tensor("v", TensorProto.INT64, [1], [0]))
     x = n("Add", n("Add", x, n("Gather", n.weight(2, 8), kinds)), n("Gather", n.weight(16, 8), positions))
     return layer_norm(n, x)
@@ -732,7 +733,9 @@ def lstm_states(n):
     x = n.input("x", ["seq", "batch", 4])
     batch = n.size(x, 1)
     state = n("ConstantOfShape", n.dims(1, batch, 3))
-    y, h, _ = n("LSTM", x, n.weight(1, 12, 4), n.weight(1, 12, 3), n.weight(1, 24), "", state, state, outs=3, hidden_size=3)
+    y, h, _ = n(
+        "LSTM", x, n.weight(1, 12, 4), n.weight(1, 12, 3), n.weight(1, 24), "", state, state, outs=3, hidden_size=3
+    )
     y = n.axes("Squeeze", y, [1])
     last = n("Gather", y, n.constant(-1), axis=0)
     return n.linear(n("Add", last, n.axes("Squeeze", h, [0])), 3, 2)
@@ -742,7 +745,18 @@ def lstm_states(n):
 def gru_batch_first(n):
     x = n("Transpose", n.input("x", ["batch", "seq", 4]), perm=[1, 0, 2])
     h = n("Expand", n.constant(np.zeros((2, 1, 3))), n.dims(2, n.size(x, 1), 3))
-    y, _ = n("GRU", x, n.weight(2, 9, 4), n.weight(2, 9, 3), n.weight(2, 18), "", h, outs=2, hidden_size=3, direction="bidirectional")
+    y, _ = n(
+        "GRU",
+        x,
+        n.weight(2, 9, 4),
+        n.weight(2, 9, 3),
+        n.weight(2, 18),
+        "",
+        h,
+        outs=2,
+        hidden_size=3,
+        direction="bidirectional",
+    )
     y = n("Reshape", n("Transpose", y, perm=[0, 2, 1, 3]), n.constant([0, 0, -1]))
     return n.linear(n("Transpose", y, perm=[1, 0, 2]), 6, 2)
 
@@ -1041,7 +1055,9 @@ def keras_tensordot(n):
     shape = n("Shape", x)
     free, inner = n("Gather", shape, n.constant([0, 1])), n("Gather", shape, n.constant([2]))
     rows = n("ReduceProd", free, keepdims=1) if n.opset < 18 else n("ReduceProd", free, n.constant([0]), keepdims=1)
-    columns = n("ReduceProd", inner, keepdims=1) if n.opset < 18 else n("ReduceProd", inner, n.constant([0]), keepdims=1)
+    columns = (
+        n("ReduceProd", inner, keepdims=1) if n.opset < 18 else n("ReduceProd", inner, n.constant([0]), keepdims=1)
+    )
     y = n("Reshape", n("Transpose", x, perm=[0, 1, 2]), n("Concat", rows, columns, axis=0))
     y = n("MatMul", y, n("Reshape", n.weight(8, 6), n.constant([8, 6])))
     y = n("Reshape", y, n("Concat", free, n.constant([6]), axis=0))
@@ -1052,7 +1068,18 @@ def keras_tensordot(n):
 def tf_strided_slices(n):
     """x[:, 0], x[..., 1:], stack and unstack as tf2onnx writes them."""
     x = n.input("x", ["batch", 4, 8])
-    first = n.axes("Squeeze", n("Slice", x, n.constant([0, 0, 0]), n.constant([2**31 - 1, 1, 2**31 - 1]), n.constant([0, 1, 2]), n.constant([1, 1, 1])), [1])
+    first = n.axes(
+        "Squeeze",
+        n(
+            "Slice",
+            x,
+            n.constant([0, 0, 0]),
+            n.constant([2**31 - 1, 1, 2**31 - 1]),
+            n.constant([0, 1, 2]),
+            n.constant([1, 1, 1]),
+        ),
+        [1],
+    )
     rest = n("Slice", x, n.constant([0, 0, 1]), n.constant([2**31 - 1, 2**31 - 1, 2**31 - 1]), n.constant([0, 1, 2]))
     parts = [n.axes("Squeeze", part, [1]) for part in n.split(rest, [1, 1, 1, 1], 1)]
     y = n("Concat", *(n.axes("Unsqueeze", n("Tanh", part), [1]) for part in parts), axis=1)
@@ -1088,7 +1115,9 @@ def dynamo_likes(n):
     x = tokens(n)
     half = n("CastLike", n("Constant", value_float=0.5), x)
     y = n("Mul", x, half)
-    shape = n("Concat", n("Shape", x, start=0, end=1), n("Constant", value_ints=[-1]), n("Constant", value_ints=[8]), axis=0)
+    shape = n(
+        "Concat", n("Shape", x, start=0, end=1), n("Constant", value_ints=[-1]), n("Constant", value_ints=[8]), axis=0
+    )
     y = n("Reshape", y, shape, allowzero=1)
     low = n("CastLike", n("Constant", value_float=-1.0), y)
     y = n("Clip", y, low, n("CastLike", n("Constant", value_int=1), y))
@@ -1117,9 +1146,12 @@ def single_operands(n):
 def moments(n):
     """tf.nn.moments and batch normalization at inference written out."""
     x = n.conv(image(n), 4, 4)
-    scale = n("Mul", n("Reciprocal", n("Sqrt", n("Add", n.const(n.random.uniform(0.5, 2, 4)), n.const(1e-3)))), n.weight(4))
+    scale = n(
+        "Mul", n("Reciprocal", n("Sqrt", n("Add", n.const(n.random.uniform(0.5, 2, 4)), n.const(1e-3)))), n.weight(4)
+    )
     scale = n("Reshape", scale, n.constant([1, 4, 1, 1]))
-    shift = n("Sub", n("Reshape", n.weight(4), n.constant([1, 4, 1, 1])), n("Mul", n("Reshape", n.weight(4), n.constant([1, 4, 1, 1])), scale))
+    mean, beta = (n("Reshape", n.weight(4), n.constant([1, 4, 1, 1])) for _ in range(2))
+    shift = n("Sub", beta, n("Mul", mean, scale))
     return n("Relu", n("Add", n("Mul", x, scale), shift))
 
 

@@ -15,6 +15,7 @@ import contextlib
 import sys
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -161,7 +162,8 @@ def judged(item: tuple[str, onnx.ModelProto], tool: str, program: Path) -> tuple
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     with contextlib.redirect_stdout(sys.stderr):
-        result = by_onnxq(copy, program) if tool == "onnxq" else {"onnxsim": by_onnxsim, "onnxslim": by_onnxslim}[tool](copy)
+        peers = {"onnxsim": by_onnxsim, "onnxslim": by_onnxslim}
+        result = by_onnxq(copy, program) if tool == "onnxq" else peers[tool](copy)
     nodes = count_nodes(result.graph)
     new = {node.domain for node in result.graph.node} - {node.domain for node in model.graph.node} - {"", "ai.onnx"}
     if new:
@@ -190,7 +192,7 @@ def side_by_side(name: str, title: str, items: list[tuple[str, onnx.ModelProto]]
     found: dict[str, dict[str, tuple]] = {label: {} for label, _ in items}
     for tool in tools:
         common.progress(tool)
-        for (label, _), result, reason in common.isolated(lambda item: judged(item, tool, program), items):
+        for (label, _), result, reason in common.isolated(partial(judged, tool=tool, program=program), items):
             found[label][tool] = (result[0], result[1]) if result else (None, reason)
     above, wrong, rows = [], [], []
     totals = dict.fromkeys(("fewer", "equal", "more"), 0)
@@ -209,7 +211,10 @@ def side_by_side(name: str, title: str, items: list[tuple[str, onnx.ModelProto]]
             rows.append([label, count_nodes(model.graph), *counts])
             above.append(f"- onnxq, {label}: {ours} nodes, a peer {best}")
     failed = {tool: sum(bool(found[label][tool][1]) for label, _ in items) for tool in tools}
-    text = f"{len(items)} models. Against the better of the two peers whose result computes the same and runs where the original does, onnxq leaves "
+    text = (
+        f"{len(items)} models. Against the better of the two peers whose result computes the same and runs where the "
+    )
+    text += "original does, onnxq leaves "
     text += f"fewer nodes in {totals['fewer']}, as many in {totals['equal']}, more in {totals['more']}.\n\n"
     text += common.table(["", *tools], [["fails, computes something else, or for one runtime only", *failed.values()]])
     if rows:
