@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""GPTQ of one layer: ours against a straightforward NumPy implementation, Gram matrix included, same threads.
+"""GPTQ of one layer: ours against a straightforward NumPy implementation, Gram matrix included, same threads; and against
+the matrix products that it needs, where `cargo bench -p onnxq-quant --bench gptq` was run before.
 
 The NumPy form is the usual one (Frantar et al.): H = X'X, Cholesky of its inverse, lazy blocks of 128 columns, one column at
-a time, groups of 32 with min/max grids. Ours runs without its extra sweeps, then with them. Both errors are printed: speed is
-only worth something at equal quality.
+a time, groups of 32 with min/max grids. Ours runs like that, with its own grids, as it comes, and with two improvement sweeps.
+Both errors are printed: speed is only worth something at equal quality.
 """
 
 import os
@@ -12,6 +13,7 @@ import os
 THREADS = int(os.environ.get("ONNXQ_THREADS", "1"))
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(THREADS)
 
+import json  # noqa: E402
 import time  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -52,6 +54,26 @@ def numpy_gptq(weight: np.ndarray, inputs: np.ndarray) -> np.ndarray:
     return out
 
 
+def quotients() -> str:
+    """What `cargo bench` measured: (gram + gptq) / raw products, the bar is 1.5 for 4096 x 4096."""
+    found = []
+    for folder in sorted((common.ROOT / "target/criterion").glob("* tokens")):
+        figures = {
+            path.parts[-3]: json.loads(path.read_text())["median"]["point_estimate"] / 1e9
+            for path in folder.glob("*/new/estimates.json")
+        }
+        if {"raw products", "gram", "gptq"} <= set(figures):
+            raw = figures["raw products"]
+            for name in sorted(set(figures) - {"raw products", "gram"}):
+                quotient = (figures["gram"] + figures[name]) / raw
+                row = [folder.name, name, *(f"{s:.2f}" for s in (raw, figures["gram"], figures[name]))]
+                found.append([*row, f"{quotient:.2f}"])
+    if not found:
+        return ""
+    header = ["layer", "variant", "raw products, s", "Gram matrix, s", "GPTQ, s", "(Gram + GPTQ) / raw"]
+    return f"\n\n{common.table(header, found)}\n\nOne thread; medians of `cargo bench --bench gptq`."
+
+
 def main() -> None:
     parser = common.arguments(__doc__)
     parser.add_argument("--size", type=int, nargs="+", default=[1024, 2048], metavar="K", help="layers of K x K")
@@ -75,14 +97,14 @@ def main() -> None:
         rows.append([size, "NumPy", f"{seconds:.2f}", "1.0", f"{error(theirs):.4f}"])
         for label, options in [
             ("ours, min/max grids, no sweeps", {"range": "min_max", "order": "natural", "sweeps": 0}),
-            ("ours, no sweeps", {"sweeps": 0}),
             ("ours", {}),
+            ("ours, two sweeps", {"sweeps": 2}),
         ]:
             answer = quantizers(weight, "gptq", BITS, GROUP, inputs=inputs, damping=DAMPING, **options)
             ours = answer.facts["seconds"]
             rows.append([size, label, f"{ours:.2f}", f"{seconds / ours:.1f}", f"{error(answer.weight):.4f}"])
     text = common.table(["K = N", f"GPTQ of {args.tokens} tokens", "seconds", "times faster", "output error"], rows)
-    text += f"\n\n{THREADS} thread(s) each."
+    text += f"\n\n{THREADS} thread(s) each.{quotients()}"
     common.report("gptq", "GPTQ of one layer", text, args.save, ["numpy"])
 
 

@@ -91,7 +91,7 @@ fn d2_gptq_feeds_errors_back() {
         damping: 1e-6,
         order: Order::Natural,
         range: Range::MinMax,
-        sweeps: 0,
+        sweeps: Some(0),
         ..GptqOptions::default()
     };
     let nearest = error(&rtn(&weight, &spec).unwrap());

@@ -7,19 +7,12 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use onnxq_quant::range::{METHODS, Sketch, choose};
 use onnxq_quant::{CodeType, Grid, Layout, Params, Policy, quantize};
 
-/// Numbers spread like activations: a sum of four uniform ones.
-fn activations(n: usize) -> Vec<f32> {
-    let mut state = 1u64;
-    let mut uniform = || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
-    };
-    (0..n).map(|_| uniform() + uniform() + uniform() + uniform()).collect()
-}
+mod common;
+use common::numbers;
 
 fn sketch(c: &mut Criterion) {
     for n in [1 << 16, 1 << 20] {
-        let signed = activations(n);
+        let signed = numbers(n);
         let relu: Vec<f32> = signed.iter().map(|v| v.max(0.0)).collect();
         let mut group = c.benchmark_group(format!("{} Ki", n >> 10));
         group.throughput(Throughput::Bytes(4 * n as u64));
@@ -58,7 +51,7 @@ fn sketch(c: &mut Criterion) {
 
 /// Time of each range method on one sketch with all bins of both sides in use.
 fn methods(c: &mut Criterion) {
-    let s = Sketch::of(&activations(1 << 20));
+    let s = Sketch::of(&numbers(1 << 20));
     let mut group = c.benchmark_group("choose");
     for (method, _) in METHODS {
         let m = method.parse().unwrap();

@@ -13,15 +13,8 @@ use onnxq_quant::weight::rtn::rtn;
 use onnxq_quant::weight::rtn_search::{rtn_search, rtn_search_ref};
 use onnxq_quant::weight::{Bits, Spec, Weight};
 
-/// Numbers spread like weights: a sum of four uniform ones.
-fn numbers(n: usize) -> Vec<f32> {
-    let mut state = 1u64;
-    let mut uniform = || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
-    };
-    (0..n).map(|_| uniform() + uniform() + uniform() + uniform()).collect()
-}
+mod common;
+use common::numbers;
 
 fn data_free(c: &mut Criterion) {
     let (rows, cols) = (256, 4096);
@@ -57,9 +50,8 @@ fn data_free(c: &mut Criterion) {
     group.finish();
 }
 
-/// One core: the bars are stated for one.
 fn one_thread(c: &mut Criterion) {
-    rayon::ThreadPoolBuilder::new().num_threads(1).build_global().expect("the first use of the pool");
+    common::one_thread();
     data_free(c);
 }
 

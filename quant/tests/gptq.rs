@@ -45,7 +45,7 @@ fn codes_equal_numpys() {
             order: case.order,
             groups: if case.fixed { Groups::Static } else { Groups::Updated },
             range: Range::MinMax,
-            sweeps: 0,
+            sweeps: Some(0),
         };
         let q = gptq(&weight, &spec, &gram, &options).unwrap();
         assert_eq!(q.codes, case.codes, "case {i}");
@@ -114,14 +114,14 @@ fn reaches_the_closed_form_on_correlated_inputs() {
         damping: 1e-6,
         order: Order::Natural,
         range: Range::MinMax,
-        sweeps: 0,
+        sweeps: Some(0),
         ..GptqOptions::default()
     };
     let fed_back = output_error(&w, &gptq(&weight, &spec, &gram, &plain).unwrap().dequantize(), &gram);
     let closed = nearest * (log_pivots(&gram) - mean_diagonal(&gram).ln()).exp().sqrt();
     assert!((fed_back / 0.0216 - 1.0).abs() < 0.1, "{fed_back}");
     assert!((fed_back / closed - 1.0).abs() < 0.1, "{fed_back} against {closed}");
-    let better = GptqOptions { range: Range::Search, sweeps: 2, ..plain };
+    let better = GptqOptions { range: Range::Search, sweeps: Some(2), ..plain };
     let better = output_error(&w, &gptq(&weight, &spec, &gram, &better).unwrap().dequantize(), &gram);
     assert!(better < 0.98 * fed_back, "{better} against {fed_back}"); // searched grids and sweeps: 0.971 measured
 }

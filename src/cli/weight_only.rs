@@ -81,9 +81,9 @@ pub struct WeightArgs {
     /// gptq: part of the mean diagonal that is added to the Gram matrix
     #[arg(long, default_value_t = 0.01)]
     damping: f64,
-    /// gptq: improvement sweeps after the rounding
-    #[arg(long, default_value_t = 4)]
-    sweeps: usize,
+    /// gptq: improvement sweeps after the rounding; by themselves up to 2, where they cost little beside the rest
+    #[arg(long)]
+    sweeps: Option<usize>,
     /// Compare the outputs with the float model's on samples that were held back; runs both models as a whole
     #[arg(long, value_enum, default_value_t)]
     validate: Judge,

@@ -247,10 +247,10 @@ fn estimate(
     let started = Instant::now();
     Gram::new(SIZE).add(&vec![0.5; SIZE * SIZE])?;
     let rate = (SIZE as f64).powi(3) / started.elapsed().as_secs_f64().max(1e-6);
-    let sweeps = options.calibrated.gptq.sweeps as f64;
     let group = |group: &Group| {
         let k = group.members.first().map_or(0, |&m| sites[m].0.cols) as f64;
         let rows: f64 = group.members.iter().map(|&m| sites[m].0.rows as f64).sum();
+        let sweeps = options.calibrated.gptq.sweeps_for(rows as usize, tokens as u64) as f64;
         let moments = if options.calibrated.targets == Targets::Own { 1.0 } else { 3.0 };
         moments * tokens as f64 * k * k + 1.5 * k.powi(3) + rows * k * k * (1.0 + 2.0 * sweeps)
     };
@@ -478,6 +478,7 @@ impl Seen<'_> {
         let scaled = scales.as_ref().map(|scales| gram.scaled(scales)).transpose()?;
         let gram_used = scaled.as_ref().unwrap_or(&gram);
         let loss = Loss::new(&gram);
+        let rows = self.group.members.iter().map(|&m| self.sites[m].0.rows).sum();
         let mut plans: Vec<(quant::weight::Spec, GptqPlan)> = Vec::new();
         for (&member, target) in self.group.members.iter().zip(&views) {
             let (site, choice) = &self.sites[member];
@@ -494,7 +495,8 @@ impl Seen<'_> {
                 WeightMethod::Awq => rtn_search(&target, &choice.spec, Some(&gram_used.importance())),
                 _ => {
                     if !plans.iter().any(|(spec, _)| *spec == choice.spec) {
-                        plans.push((choice.spec, GptqPlan::new(gram_used, &choice.spec, &how.gptq)?));
+                        let plan = GptqPlan::new(gram_used, &choice.spec, &how.gptq, rows)?;
+                        plans.push((choice.spec, plan));
                     }
                     let plan = plans.iter().find(|(spec, _)| *spec == choice.spec).context("a plan")?;
                     plan.1.quantize(&target, &choice.spec)
