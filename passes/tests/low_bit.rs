@@ -436,9 +436,14 @@ fn scales_of_eight_bits_are_dequantized_in_the_graph() {
         let q = rtn(w, &quant::weight::Spec::int4(32)).unwrap();
         Coded::Double(quant::weight::double::double_scaled(w, &q, None).unwrap())
     };
+    let with_offsets = |w: &Weight<'_>| {
+        let q = quant::weight::kquant::kquant(w, quant::weight::kquant::Kind::Q4K, None).unwrap();
+        Coded::DoubleAffine(quant::weight::double::double_affine(w, &q, None).unwrap())
+    };
     for kind in [Kind::MatMul, Kind::Transposed, Kind::Gemm(0), Kind::Gemm(1), Kind::Conv] {
         for size in [(12, 64), (7, 40), (5, 24)] {
             check(kind, DType::F32, size, &ort, &make);
+            check(kind, DType::F32, size, &ort, &with_offsets);
         }
     }
 }

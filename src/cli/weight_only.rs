@@ -51,7 +51,8 @@ pub struct WeightArgs {
     /// Another width for some weights: PATTERN=BITS; the last that fits counts
     #[arg(long, visible_alias = "bits-for", value_name = "PATTERN=BITS", value_delimiter = ',')]
     widths: Vec<String>,
-    /// 8: scales are integers with one float step a row, about 4.4 bits a weight at 4 bits in blocks of 32
+    /// 8: scales, and the offsets of kquant and hqq-affine, are integers with a float step for some rows: about 4.4 bits a
+    /// weight at 4 bits in blocks of 32, 4.5 with offsets. Under a budget such scales are among the choices anyway
     #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(8..=8))]
     scale_bits: Option<u8>,
     /// int8-outliers: inputs whose largest magnitude on the data reaches this are multiplied in float

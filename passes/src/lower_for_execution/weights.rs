@@ -35,13 +35,17 @@ fn floats(scope: Scope<'_>, at: OpId, slot: usize, what: &str) -> Result<Vec<f32
     ops::array::to_f32s(tensor).ok_or_else(|| scope.because(at, format!("its {what} are no numbers")))
 }
 
-/// Numbers that are stored as integers with constant steps: scales of eight bits.
+/// Numbers that are stored as integers with constant steps: scales of eight bits, also if rows share a step.
 fn dequantized(scope: Scope<'_>, value: ValueId) -> Option<Tensor> {
-    let op = scope.producer_is(value, "DequantizeLinear")?;
+    let reshape = scope.producer_is(value, "Reshape");
+    let op = reshape.or_else(|| scope.producer_is(value, "DequantizeLinear"))?;
     let mut inputs = Vec::new();
     for input in scope.graph().op_inputs(op) {
         inputs.push(match input {
-            Some(input) => Some(Value::Tensor(scope.constant(input)?.clone())),
+            Some(input) => Some(Value::Tensor(match scope.constant(input) {
+                Some(tensor) => tensor.clone(),
+                None => reshape.and_then(|_| dequantized(scope, input))?,
+            })),
             None => None,
         });
     }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use passes::quantize::low_bit::Coded;
-use quant::weight::double::double_scaled;
+use quant::weight::double::{double_affine, double_scaled};
 use quant::weight::hqq::{hqq, hqq_rounded};
 use quant::weight::kmix::{Mix, Role};
 use quant::weight::kquant::{Kind, kquant};
@@ -120,6 +120,7 @@ impl Choice {
         };
         Ok(match coded {
             Coded::Uniform(q) if self.double => Coded::Double(double_scaled(weight, &q, importance)?),
+            Coded::Affine(q) if self.double => Coded::DoubleAffine(double_affine(weight, &q, importance)?),
             coded => coded,
         })
     }

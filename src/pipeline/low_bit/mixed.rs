@@ -150,7 +150,10 @@ fn rest_of_the_file(model: &Model, sites: &[(Site, Choice)], all: &[Vec<Candidat
         .iter()
         .flatten()
         .any(|c| matches!(c.choice.method, WeightMethod::Kquant | WeightMethod::HqqAffine));
-    Ok(made.model.len() as u64 + data + if two { 2 * beside } else { beside })
+    // Scales of integers are two tensors and two operators instead of one tensor.
+    let double = all.iter().flatten().any(|c| c.choice.double);
+    let kinds = 1 + u64::from(two) + u64::from(double) * (1 + u64::from(two));
+    Ok(made.model.len() as u64 + data + kinds * beside)
 }
 
 /// How errors are weighed.
@@ -243,14 +246,19 @@ fn choices(site: &Site, dtype: DType, now: &Choice, options: &LowBitOptions) -> 
         }
         () => vec![options.block],
     };
+    // Scales of 8 bits cost nothing when the model runs.
+    let small = options.any_block && nbits && dtype == DType::F32 && now.method.has_small_scales();
+    let scales = if small { &[true, false][..] } else { &[options.small_scales][..] };
     let mut found: Vec<Choice> = Vec::new();
     for bits in widths {
         for &block in &blocks {
-            let asked = LowBitOptions { block, ..options.clone() };
-            // A width that this runtime lacks for this reader is no choice.
-            let Ok(choice) = super::assign::choice(site, dtype, bits, &asked) else { continue };
-            if !found.contains(&choice) {
-                found.push(choice);
+            for &small_scales in scales {
+                let asked = LowBitOptions { block, small_scales, ..options.clone() };
+                // A width that this runtime lacks for this reader is no choice.
+                let Ok(choice) = super::assign::choice(site, dtype, bits, &asked) else { continue };
+                if !found.contains(&choice) {
+                    found.push(choice);
+                }
             }
         }
     }

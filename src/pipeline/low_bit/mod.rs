@@ -115,15 +115,19 @@ pub fn low_bit(
     if options.method == WeightMethod::Int8Outliers && (options.budget.is_some() || options.mix.is_some()) {
         bail!("int8-outliers has one width: leave out --mix, --target-bpw and --max-size");
     }
-    let plain = matches!(options.method, WeightMethod::Rtn | WeightMethod::RtnSearch | WeightMethod::Hqq);
-    if options.small_scales && !(plain && options.profile.product == ProductForm::NBits) {
+    if options.small_scales
+        && !(options.method.has_small_scales() && options.profile.product == ProductForm::NBits)
+    {
         bail!(
-            "--scale-bits 8 is for rtn, rtn-search and hqq in MatMulNBits, not for {:?} and {}",
+            "--scale-bits 8 is for rtn, rtn-search, hqq, hqq-affine and kquant in MatMulNBits, not for {:?} and {}",
             options.method,
             options.profile.name
         );
     }
-    let float = converted(simplified(model)?, needed_opset(options))?;
+    let float = simplified(model)?;
+    let half =
+        find(&float, LEAST).0.iter().any(|s| s.tensor(&float).is_some_and(|t| t.dtype() != DType::F32));
+    let float = converted(float, needed_opset(options, half))?;
     let (sites, mut kept) = find(&float, LEAST);
     let coded = already_coded(&float);
     if let (true, Some((tensor, operator))) = (sites.is_empty(), coded.first()) {
@@ -216,13 +220,15 @@ pub fn low_bit(
     Ok(LowBit { model, float, weights, kept, notes, imatrix: measured, spool })
 }
 
-/// The operator set that the request will need, so that the model is converted before anything is named in it.
-fn needed_opset(options: &LowBitOptions) -> i64 {
+/// The operator set that the request will need, so that the model is converted before anything is named in it. `half`: some
+/// weights, and so their scales, are float16 or bfloat16.
+fn needed_opset(options: &LowBitOptions, half: bool) -> i64 {
     let mixed = options.mix == Some(quant::weight::kmix::Mix::Q2K);
     let two = options.bits == 2 || mixed || options.widths.iter().any(|(_, bits)| *bits == 2);
     match (options.profile.product, options.profile.rows) {
         (ProductForm::Blocked, _) if two => 25,
         (ProductForm::Blocked, _) | (_, RowsForm::GatherInt4) => 21,
+        (ProductForm::PerChannel, _) if half => 19,
         _ => 13,
     }
 }
@@ -357,6 +363,9 @@ fn relative_error(weight: &Weight<'_>, coded: &Coded) -> Result<f64> {
         Coded::Affine(q) => quant::weight::relative_error(weight, |n, row| q.dequantize_row(n, row)),
         Coded::Table(q) => quant::weight::relative_error(weight, |n, row| q.dequantize_row(n, row)),
         Coded::Double(q) => quant::weight::relative_error(weight, |n, row| q.weight.dequantize_row(n, row)),
+        Coded::DoubleAffine(q) => {
+            quant::weight::relative_error(weight, |n, row| q.weight.dequantize_row(n, row))
+        }
         Coded::Split(q) => {
             let back = q.dequantize();
             let cols = weight.cols();

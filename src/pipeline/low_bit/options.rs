@@ -42,6 +42,18 @@ pub enum WeightMethod {
 }
 
 impl WeightMethod {
+    /// Its scales may be integers times a step (`--scale-bits 8`).
+    pub fn has_small_scales(self) -> bool {
+        matches!(
+            self,
+            WeightMethod::Rtn
+                | WeightMethod::RtnSearch
+                | WeightMethod::Hqq
+                | WeightMethod::HqqAffine
+                | WeightMethod::Kquant
+        )
+    }
+
     /// Works from what the layers read on calibration samples.
     pub fn is_calibrated(self) -> bool {
         matches!(self, WeightMethod::Gptq | WeightMethod::Awq | WeightMethod::AwqGptq)

@@ -1,6 +1,6 @@
 //! A quantized weight of any kind.
 
-use quant::weight::double::DoubleScaled;
+use quant::weight::double::{DoubleAffine, DoubleScaled};
 use quant::weight::nf4::Codebook;
 use quant::weight::outliers::Split;
 use quant::weight::{Affine, Provenance, Quantized};
@@ -18,6 +18,8 @@ pub enum Coded {
     Split(Split),
     /// Integer zero points, and scales that are integers themselves.
     Double(DoubleScaled),
+    /// Float offsets, and both scales and offsets are integers themselves.
+    DoubleAffine(DoubleAffine),
 }
 
 impl Coded {
@@ -28,6 +30,7 @@ impl Coded {
             Coded::Affine(q) => q.dequantize(),
             Coded::Table(q) => q.dequantize(),
             Coded::Double(q) => q.weight.dequantize(),
+            Coded::DoubleAffine(q) => q.weight.dequantize(),
             Coded::Split(q) => q.dequantize(),
         }
     }
@@ -39,6 +42,7 @@ impl Coded {
             Coded::Affine(q) => &q.provenance,
             Coded::Table(q) => &q.provenance,
             Coded::Double(q) => &q.weight.provenance,
+            Coded::DoubleAffine(q) => &q.weight.provenance,
             Coded::Split(q) => &q.rest.provenance,
         }
     }

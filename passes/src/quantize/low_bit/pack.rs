@@ -14,7 +14,8 @@ use super::{Coded, LowBitError, ProductForm, Profile, Reads, RowsForm, Site};
 /// One tensor of a packed weight.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Part {
-    /// What it is: `codes`, `scales`, `scale_codes`, `scale_steps`, `zeros`, `absmax`, `offsets` or `input_scales`.
+    /// What it is: `codes`, `scales`, `scale_codes`, `scale_steps`, `zeros`, `absmax`, `offsets`, `offset_codes`,
+    /// `offset_steps`, `offset_block` or `input_scales`.
     pub role: String,
     /// Element type, as ONNX numbers them.
     pub dtype: i32,
@@ -178,20 +179,23 @@ fn product(site: &Site, dtype: DType, coded: &Coded, profile: &Profile) -> Resul
         (_, Coded::Split(q)) => int8_outliers(dtype, q),
         (ProductForm::NBits, Coded::Double(q)) => {
             let mut stored = uniform(false, dtype, &q.weight, profile)?;
-            let dims = [q.weight.rows, q.weight.blocks_per_row()];
-            if dtype != DType::F32 || stored.part("scales").is_none_or(|part| part.dims != dims) {
-                return Err(lacks(
-                    profile,
-                    "scales of 8 bits for float16 or for such blocks",
-                    "leave out --scale-bits, or take blocks of 16, 32, 64 or 128",
-                ));
-            }
-            stored.parts.retain(|part| part.role != "scales");
-            stored.parts.push(Part::of("scale_codes", DType::U8, &dims, q.integers.clone())?);
-            stored.parts.push(Part::floats("scale_steps", dtype, &dims[..1], &q.steps)?);
+            small_scales(&mut stored, dtype, profile, &q.weight, (&q.integers, &q.steps))?;
             Ok(stored)
         }
-        (_, Coded::Double(_)) => Err(lacks(profile, "scales of 8 bits", "leave out --scale-bits")),
+        (ProductForm::NBits, Coded::DoubleAffine(q)) => {
+            let two = q.weight.two_term();
+            let mut stored = uniform(false, dtype, &two.weight, profile)?;
+            small_scales(&mut stored, dtype, profile, &two.weight, (&q.integers, &q.steps))?;
+            let dims = [q.offset_steps.len(), q.offsets.len() / q.offset_steps.len().max(1)];
+            let offsets = q.offsets.iter().map(|&b| b as u8).collect();
+            stored.parts.push(Part::of("offset_codes", DType::I8, &dims, offsets)?);
+            stored.parts.push(Part::floats("offset_steps", dtype, &dims[..1], &q.offset_steps)?);
+            stored.parts.push(offset_block(q.weight.block)?);
+            Ok(stored)
+        }
+        (_, Coded::Double(_) | Coded::DoubleAffine(_)) => {
+            Err(lacks(profile, "scales of 8 bits", "leave out --scale-bits"))
+        }
         (ProductForm::NBits, Coded::Table(q)) => {
             let m = bnb4::pack(q)?;
             let parts = vec![
@@ -213,16 +217,38 @@ fn product(site: &Site, dtype: DType, coded: &Coded, profile: &Profile) -> Resul
             let turned: Vec<f32> =
                 (0..blocks).flat_map(|b| two.offsets.iter().skip(b).step_by(blocks)).copied().collect();
             stored.parts.push(Part::floats("offsets", dtype, &[blocks, q.rows], &turned)?);
-            // The blocks of the offsets: a form may have cut or joined its own.
-            stored.parts.push(Part::of(
-                "offset_block",
-                DType::I64,
-                &[],
-                (q.block as i64).to_le_bytes().to_vec(),
-            )?);
+            stored.parts.push(offset_block(q.block)?);
             Ok(stored)
         }
     }
+}
+
+/// The blocks of the offsets: a form may have cut or joined its own.
+fn offset_block(block: usize) -> Result<Part, LowBitError> {
+    Part::of("offset_block", DType::I64, &[], (block as i64).to_le_bytes().to_vec())
+}
+
+/// Puts integers and steps in the place of the scales. Rows that share a step lie in one row of the integers.
+fn small_scales(
+    stored: &mut Stored,
+    dtype: DType,
+    profile: &Profile,
+    q: &Quantized,
+    (integers, steps): (&[u8], &[f32]),
+) -> Result<(), LowBitError> {
+    let scales = [q.rows, q.blocks_per_row()];
+    if dtype != DType::F32 || stored.part("scales").is_none_or(|part| part.dims != scales) {
+        return Err(lacks(
+            profile,
+            "scales of 8 bits for float16 or for such blocks",
+            "leave out --scale-bits, or take blocks of 16, 32, 64 or 128",
+        ));
+    }
+    let dims = [steps.len(), integers.len() / steps.len().max(1)];
+    stored.parts.retain(|part| part.role != "scales");
+    stored.parts.push(Part::of("scale_codes", DType::U8, &dims, integers.to_vec())?);
+    stored.parts.push(Part::floats("scale_steps", dtype, &dims[..1], steps)?);
+    Ok(())
 }
 
 /// Both parts as right sides of products: int8 `[K, N]`, float `[O, N]`.
@@ -265,9 +291,16 @@ fn uniform(pointwise: bool, dtype: DType, q: &Quantized, profile: &Profile) -> R
             Err(lacks(profile, "blocked weights", "use 8 bits, symmetric, one scale a channel"))
         }
         ProductForm::Blocked | ProductForm::PerChannel => {
-            dequantize(dtype, q, if pointwise { Order::Nk } else { Order::Kn }, pointwise)
+            let turned = pointwise || lies_turned(q.spec.bits.stored(), q.rows);
+            dequantize(dtype, q, if turned { Order::Nk } else { Order::Kn }, pointwise)
         }
     }
+}
+
+/// Codes of a product that lie `[N, K]` behind a Transpose, though blocks of `[K, N]` are what runtimes look for: ONNX Runtime
+/// 1.31 misreads rows of `[K, N]` whose 2-bit codes do not fill whole bytes, where it fuses them to a MatMulNBits.
+pub(super) fn lies_turned(bits: u32, rows: usize) -> bool {
+    bits == 2 && !rows.is_multiple_of(4)
 }
 
 fn is_per_row(q: &Quantized) -> bool {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ir::{AttrValue, DType, GraphId, Model, OpId, Tensor, ValueId};
 
 use super::build::{Build, remove_unread};
-use super::pack::Form;
+use super::pack::{Form, lies_turned};
 use super::scale::divide;
 use super::{LowBitError, Packed, Part, Reader, Reads, Site, Stored};
 use crate::driver::Scope;
@@ -25,7 +25,9 @@ pub fn opsets<'a>(packed: impl IntoIterator<Item = &'a Packed>) -> (i64, bool) {
                     (8, 0) => 13,
                     _ => 21,
                 };
-                onnx = onnx.max(needed);
+                // Scales of other types than float32.
+                let scales = stored.part("scales").map_or(DType::F32.code(), |part| part.dtype);
+                onnx = onnx.max(if scales == DType::F32.code() { needed } else { needed.max(19) });
             }
             Form::PerRow | Form::Int8Outliers => {}
         }
@@ -150,20 +152,49 @@ impl Wiring<'_> {
         self.part(reader, stored, role)?.ok_or(LowBitError::Incomplete(role))
     }
 
-    /// The scales: a constant, or what a DequantizeLinear makes of integers.
+    /// The scales `[N, blocks]`: a constant, or what a DequantizeLinear makes of integers.
     fn scales(&mut self, reader: &Reader, stored: &Stored) -> Result<ValueId, LowBitError> {
-        let Some(integers) = self.part(reader, stored, "scale_codes")? else {
-            return self.need(reader, stored, "scales");
-        };
-        let key = (reader.graph, self.at, "computed scales".to_string());
-        if let Some(&known) = self.shared.parts.get(&key) {
-            return Ok(known);
+        match self.computed(reader, stored, ["scale_codes", "scale_steps"], false)? {
+            Some(scales) => Ok(scales),
+            None => self.need(reader, stored, "scales"),
         }
-        let steps = self.need(reader, stored, "scale_steps")?;
+    }
+
+    /// The offsets `[blocks, N]` likewise, if there are any.
+    fn offsets(&mut self, reader: &Reader, stored: &Stored) -> Result<Option<ValueId>, LowBitError> {
+        match self.computed(reader, stored, ["offset_codes", "offset_steps"], true)? {
+            Some(offsets) => Ok(Some(offsets)),
+            None => self.part(reader, stored, "offsets"),
+        }
+    }
+
+    /// Integers times their steps, `[N, blocks]` or turned. The rows of the integers may hold several of the weight's.
+    fn computed(
+        &mut self,
+        reader: &Reader,
+        stored: &Stored,
+        [codes, steps]: [&'static str; 2],
+        turned: bool,
+    ) -> Result<Option<ValueId>, LowBitError> {
+        let Some(integers) = self.part(reader, stored, codes)? else { return Ok(None) };
+        let key = (reader.graph, self.at, format!("computed {codes}"));
+        if let Some(&known) = self.shared.parts.get(&key) {
+            return Ok(Some(known));
+        }
+        let steps = self.need(reader, stored, steps)?;
+        let (rows, groups) =
+            (self.packed.rows, stored.part(codes).and_then(|part| part.dims.first().copied()));
         let mut build = Build::new(self.model.graph_mut(reader.graph), reader.op);
-        let scales = build.onnx("DequantizeLinear", &[integers, steps], &[("axis", AttrValue::Int(0))]);
-        self.shared.parts.insert(key, scales);
-        Ok(scales)
+        let mut made = build.onnx("DequantizeLinear", &[integers, steps], &[("axis", AttrValue::Int(0))]);
+        if groups != Some(rows) {
+            let dims = build.constant("scale_rows", numbers::vector(&[rows as i64, -1]));
+            made = build.onnx("Reshape", &[made, dims], &[]);
+        }
+        if turned {
+            made = build.onnx("Transpose", &[made], &[("perm", AttrValue::Ints(vec![1, 0]))]);
+        }
+        self.shared.parts.insert(key, made);
+        Ok(Some(made))
     }
 
     fn product(&mut self, reader: &Reader, data: Option<ValueId>) -> Result<(), LowBitError> {
@@ -174,7 +205,7 @@ impl Wiring<'_> {
             _ => (self.need(reader, stored, "codes")?, self.scales(reader, stored)?),
         };
         let zeros = self.part(reader, stored, "zeros")?;
-        let offsets = self.part(reader, stored, "offsets")?;
+        let offsets = self.offsets(reader, stored)?;
         let pointwise = reader.reads == Reads::Conv;
         let bias = match reader.reads {
             Reads::Gemm | Reads::Conv => self.model.graph(reader.graph).input(reader.op, 2),
@@ -222,7 +253,10 @@ impl Wiring<'_> {
                 build.op(MICROSOFT, "MatMulBnb4", &[Some(rows), Some(codes), Some(scales)], &attrs)
             }
             Form::Dequantize(axis) => {
-                let weight = dequantize(&mut build, stored, axis, [Some(codes), Some(scales), zeros]);
+                let mut weight = dequantize(&mut build, stored, axis, [Some(codes), Some(scales), zeros]);
+                if lies_turned(stored.bits, self.packed.rows) {
+                    weight = build.onnx("Transpose", &[weight], &last(&[1, 0]));
+                }
                 build.onnx("MatMul", &[rows, weight], &[])
             }
             Form::Int8Outliers => {
@@ -283,7 +317,8 @@ impl Wiring<'_> {
         let cols = self.packed.cols;
         let blocks = cols.div_ceil(block);
         let rank = (Scope { model: &*self.model, id: reader.graph }).rank(x);
-        let part = stored.part("offsets").ok_or(LowBitError::Incomplete("offsets"))?;
+        let part = stored.part("offsets").or_else(|| stored.part("offset_steps"));
+        let part = part.ok_or(LowBitError::Incomplete("offsets"))?;
         let (code, pointwise) = (part.dtype, reader.reads == Reads::Conv);
         let rank = if pointwise { Some(4) } else { rank };
         let members = self.shared.members.get(&(reader.graph, cols, block, code)).copied();
