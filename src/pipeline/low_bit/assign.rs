@@ -161,9 +161,10 @@ pub fn choice(site: &Site, dtype: DType, bits: u8, options: &LowBitOptions) -> R
     if blocks && !(options.block.is_multiple_of(16)) {
         bail!("--block must be a multiple of 16, or 0 for one scale a row; found {}", options.block);
     }
-    // ONNX Runtime 1.31 reads computed scales of 8-bit codes wrong where it rounds activations (accuracy_level 4); beside 8 bits
-    // they save little.
-    let double = options.small_scales && !site.is_table() && spec.bits != quant::weight::Bits::Eight;
+    // ONNX Runtime 1.31 computes nonsense from computed scales where it rounds activations (accuracy_level 4), which is how
+    // 8-bit codes are run; beside 8 bits small scales save little.
+    let exact = options.accuracy != Some(4) && spec.bits != quant::weight::Bits::Eight;
+    let double = options.small_scales && !site.is_table() && exact;
     Ok(Choice { method, spec, kind: k, double, why: Why::Asked })
 }
 

@@ -124,6 +124,12 @@ pub fn low_bit(
             options.profile.name
         );
     }
+    if options.small_scales && options.accuracy == Some(4) {
+        bail!(
+            "--scale-bits 8 and --accuracy-level 4 do not go together: ONNX Runtime reads such scales wrong there; \
+             leave out one of them"
+        );
+    }
     let float = simplified(model)?;
     let half =
         find(&float, LEAST).0.iter().any(|s| s.tensor(&float).is_some_and(|t| t.dtype() != DType::F32));
