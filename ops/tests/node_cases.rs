@@ -7,9 +7,11 @@
 //! `ONNXQ_NODE_CASES` names the unpacked folder, or `ONNXQ_SHARED` the folder that holds
 //! `data/onnx-node-tests.tar.zst`; without either the test says so and passes.
 
+#[path = "cases/archive.rs"]
+mod archive;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use ir::{DType, Dim, GraphId, Model, Tensor, Type, TypeKind};
 use onnxq_ops as ops;
@@ -48,7 +50,7 @@ const FOUR_DIGITS: &[&str] = &[
 
 #[test]
 fn node_cases() {
-    let Some(folder) = cases() else {
+    let Some(folder) = archive::folder() else {
         eprintln!("skipped: neither ONNXQ_NODE_CASES nor ONNXQ_SHARED is set");
         return;
     };
@@ -60,20 +62,6 @@ fn node_cases() {
         tally.run(path);
     }
     tally.report();
-}
-
-fn cases() -> Option<PathBuf> {
-    if let Some(folder) = std::env::var_os("ONNXQ_NODE_CASES") {
-        return Some(folder.into());
-    }
-    let archive = PathBuf::from(std::env::var_os("ONNXQ_SHARED")?).join("data/onnx-node-tests.tar.zst");
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("node-cases");
-    if !folder.join("node").exists() {
-        std::fs::create_dir_all(&folder).unwrap();
-        let unpacked = Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(&folder).status().unwrap();
-        assert!(unpacked.success(), "tar cannot unpack {}", archive.display());
-    }
-    Some(folder.join("node"))
 }
 
 #[derive(Default)]

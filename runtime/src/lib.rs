@@ -21,3 +21,8 @@ pub use executor::{Executor, Feed, Observer, Prepare, Recording, Session, Unsupp
 pub use reference::Reference;
 pub use tract::{Tract, Ungated};
 pub use view::View;
+
+/// A panic on this thread would be caught by a runtime and become an error: a program need not show it.
+pub fn catches_panics() -> bool {
+    tract::is_guarded()
+}

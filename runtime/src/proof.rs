@@ -3,7 +3,8 @@
 //! The table is generated (`tests/runtimes.rs`, which runs the ONNX node cases and ONNX Runtime's answers for
 //! com.microsoft operators through tract, each also with other element types and operator sets). A row says: this operator
 //! with inputs of these types ran right in every case, except where one of the listed features (or pairs, `a&b`) was
-//! present.
+//! present. A row with `+` in the place of the types lists the attributes with which the operator was ever seen to run
+//! right: tract ignores attributes that it does not know.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::OnceLock;
@@ -22,6 +23,8 @@ pub struct Form {
     pub types: Option<String>,
     /// What else may matter: attributes (strings and integers with their values), given slots, ranks, the operator set.
     pub features: BTreeSet<String>,
+    /// Attributes by what must have been seen: their names; lists of strings (activations) with their values.
+    pub attributes: BTreeSet<String>,
 }
 
 /// The form of an operator.
@@ -55,7 +58,15 @@ pub fn form(model: &Model, graph: GraphId, op: OpId) -> Form {
             features.insert(format!("output{at}"));
         }
     }
+    let mut attributes = BTreeSet::new();
     for attr in node.attrs.iter() {
+        attributes.insert(match &attr.value {
+            AttrValue::Strings(list) => {
+                let list: Vec<_> = list.iter().map(|text| String::from_utf8_lossy(text)).collect();
+                format!("{}={}", attr.name, list.join(","))
+            }
+            _ => attr.name.to_string(),
+        });
         features.insert(match &attr.value {
             AttrValue::Int(value) => format!("{}={value}", attr.name),
             AttrValue::String(text) => format!("{}={}", attr.name, String::from_utf8_lossy(text)),
@@ -65,7 +76,7 @@ pub fn form(model: &Model, graph: GraphId, op: OpId) -> Form {
     if let Some(version) = ir::version(model.opsets_of(graph), domain) {
         features.insert(format!("opset={version}"));
     }
-    Form { op: name, types: types.map(|types| types.join(",")), features }
+    Form { op: name, types: types.map(|types| types.join(",")), features, attributes }
 }
 
 /// Where a value is defined: itself, or what it stands for in an outer graph.
@@ -103,7 +114,11 @@ pub(crate) fn proven(form: &Form) -> Result<(), String> {
     let refused = row
         .get(types)
         .ok_or_else(|| format!("tract was not seen to run it right with inputs of type {types}"))?;
-    match form.features.iter().find(|feature| refused.contains(feature.as_str())) {
+    let seen = |attribute: &&String| row.get("+").is_some_and(|seen| seen.contains(attribute.as_str()));
+    let all = |words: &&&str| words.split('&').all(|word| form.features.contains(word));
+    let refused = refused.iter().find(all).copied();
+    let unseen = form.attributes.iter().find(|attribute| !seen(attribute)).map(String::as_str);
+    match refused.or(unseen) {
         Some(feature) => Err(format!("tract was not seen to run it right with {feature}")),
         None => Ok(()),
     }

@@ -94,6 +94,7 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let (executor, note) = options.engine.choose(&lowered(&model)?)?;
     note.iter().for_each(|note| eprintln!("note: {note}"));
+    crate::memory::keep_level();
     let bar = progress("calibrating");
     let mut tell = |done: usize, all: usize| {
         bar.set_length(all as u64);

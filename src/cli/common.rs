@@ -19,7 +19,8 @@ use crate::pipeline::measure::Figures;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Data")]
 pub struct DataArgs {
-    /// Samples: .npz, .npy, .jsonl, .txt, a picture, or a folder of .npz, .npy, pictures or test_data_set_*
+    /// Samples: .npz, .npy, .jsonl, .txt, a picture, or a folder of .npz, .npy, pictures (or of folders of them) or
+    /// test_data_set_*
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
     /// Use made-up data: this many random samples. Says nothing about real accuracy
@@ -37,7 +38,7 @@ pub struct DataArgs {
     /// Join this many samples along their first axis
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub batch: usize,
-    /// Pictures: imagenet (if nothing is said), unit, yolo, or a TOML file
+    /// Pictures: imagenet (if nothing is said), unit, yolo, raw (0 to 255), or a TOML file
     #[arg(long, value_name = "NAME|FILE")]
     pub preprocess: Option<String>,
     /// Pictures: size of the tensor, if the model leaves it open

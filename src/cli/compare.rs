@@ -35,7 +35,7 @@ pub struct Args {
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
-    /// Right answers: one class a line in the order of the data, or `file,class` a line
+    /// Right answers: one class a line in the order of the data, or `file,class` a line; or an array (.npy, `labels` in .npz)
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     /// With --labels: exit with 1 if the other model's top-1 accuracy is below this, 0 to 1

@@ -2,7 +2,7 @@
 
 use ir::{DType, Tensor};
 use tract_onnx::prelude::*;
-use tract_onnx::tract_hir::internal::TDim;
+use tract_onnx::tract_hir::internal::{SymbolValues, TDim};
 
 /// tract's type for an element type; none where it has none.
 pub(super) fn datum_type(dtype: DType) -> Option<DatumType> {
@@ -57,13 +57,18 @@ pub(super) fn from_tract(value: &tract_onnx::prelude::Tensor) -> Option<Tensor> 
     Tensor::new(dtype, value.shape(), value.as_bytes().to_vec()).ok()
 }
 
-/// Symbolic sizes that flow as values (`TDim`) are plain int64 for everybody else.
-pub(super) fn without_dims(value: &TValue) -> TValue {
+/// Sizes that flow as values (`TDim`) are plain int64 for everybody else. A size of the inputs is a symbol even while the
+/// model runs; `symbols` has what they stand for in this run.
+pub(super) fn without_dims(value: &TValue, symbols: &SymbolValues) -> TValue {
     if value.datum_type() != TDim::datum_type() {
         return value.clone();
     }
-    match value.cast_to::<i64>() {
-        Ok(cast) => cast.into_owned().into_tvalue(),
-        Err(_) => value.clone(),
-    }
+    let numbers = || {
+        let dims = value.to_plain_array_view::<TDim>().ok()?;
+        let numbers: Option<Vec<i64>> = dims.iter().map(|dim| dim.eval(symbols).to_i64().ok()).collect();
+        let flat = tract_ndarray::Array1::from_vec(numbers?).into_dyn();
+        let tensor: tract_onnx::prelude::Tensor = flat.into_shape_with_order(value.shape()).ok()?.into();
+        Some(tensor.into_tvalue())
+    };
+    numbers().unwrap_or_else(|| value.clone())
 }

@@ -134,7 +134,8 @@ impl Definition {
     fn infer(&self, inputs: &[&TypedFact]) -> TractResult<Vec<Known>> {
         let known = inputs.iter().map(|fact| {
             if let Some(constant) = &fact.konst
-                && let Some(tensor) = from_tract(&without_dims(&constant.clone().into_tvalue()))
+                && let Some(tensor) =
+                    from_tract(&without_dims(&constant.clone().into_tvalue(), &SymbolValues::default()))
             {
                 return Known::of_constant(tensor);
             }
@@ -222,9 +223,10 @@ impl Op for Evaluated {
 }
 
 impl EvalOp for Evaluated {
-    fn eval(&self, _cx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+    fn eval(&self, cx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let own = &self.definition;
-        let tensors = inputs.iter().map(|value| from_tract(&without_dims(value)).map(Value::Tensor));
+        let plain = |value: &TValue| from_tract(&without_dims(value, cx.symbols)).map(Value::Tensor);
+        let tensors = inputs.iter().map(plain);
         let tensors: Option<Vec<Value>> = tensors.collect();
         let tensors = tensors.with_context(|| format!("{} reads an element type that onnx lacks", own.op))?;
         let values = own.placed(tensors.into_iter());

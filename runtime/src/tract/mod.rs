@@ -12,6 +12,7 @@ mod convert;
 mod evaluate;
 mod fake_quant;
 mod gate;
+mod mend;
 mod plan;
 mod session;
 
@@ -64,10 +65,9 @@ impl Executor for Tract {
             let what = crate::executor::join(&found.refused);
             return Err(RuntimeError::Unsupported { runtime: NAME, what });
         }
-        let mut model = model.clone();
-        evaluate::replace(&mut model, &found.defined)
-            .map_err(|what| RuntimeError::Load { runtime: NAME, what })?;
-        Ungated.prepare(&model, options)
+        let mender = mend::Mender::new(model, options, found.defined);
+        let source = mender.load()?;
+        Ok(Box::new(session::TractSession::new(Arc::new(source), Some(mender))))
     }
 }
 
@@ -86,13 +86,25 @@ impl Executor for Ungated {
 
     fn prepare(&self, model: &Model, options: &Prepare) -> Result<Box<dyn Session>, RuntimeError> {
         let source = guard(|| plan::Source::load(model, options))?;
-        Ok(Box::new(session::TractSession::new(Arc::new(source))))
+        Ok(Box::new(session::TractSession::new(Arc::new(source), None)))
     }
+}
+
+thread_local! {
+    static GUARDED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// A panic on this thread would be caught and become an error: a program need not show it.
+pub(crate) fn is_guarded() -> bool {
+    GUARDED.get()
 }
 
 /// tract panics on some models (index out of range in shape rules). A panic is an error like any other here.
 fn guard<T>(work: impl FnOnce() -> Result<T, RuntimeError>) -> Result<T, RuntimeError> {
-    match catch_unwind(AssertUnwindSafe(work)) {
+    let outer = GUARDED.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(work));
+    GUARDED.set(outer);
+    match result {
         Ok(result) => result,
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);

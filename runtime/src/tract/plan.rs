@@ -19,7 +19,7 @@ use crate::{Prepare, RuntimeError};
 pub(super) struct Source {
     model: InferenceModel,
     outlets: HashMap<String, OutletId>,
-    pub(super) inputs: Vec<Input>,
+    pub(super) inputs: Arc<[Input]>,
     /// Outputs first, then taps; each name once.
     wanted: Vec<String>,
     outputs: usize,
@@ -156,7 +156,7 @@ fn with_strays(model: &TypedModel, found: &[OutletId], outputs: usize) -> Vec<Ou
 }
 
 /// tract asks for a name of its own for each node of a graph; ONNX does not.
-fn with_unique_names(model: &Model) -> Model {
+pub(super) fn with_unique_names(model: &Model) -> Model {
     let mut model = model.clone();
     for id in model.graph_ids() {
         let graph = model.graph_mut(id);

@@ -1,14 +1,15 @@
 //! Running samples: feeding inputs, showing and changing values, replaying parts.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ir::Tensor;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::plan::eval;
 
 use super::convert::{dtype, to_tract, without_dims};
-use super::plan::{Plan, Shapes, Source};
+use super::mend::Mender;
+use super::plan::{Input, Plan, Shapes, Source};
 use super::{NAME, guard};
 use crate::error::chain;
 use crate::executor::widened;
@@ -25,8 +26,16 @@ pub(super) struct TractSession {
 }
 
 struct Shared {
+    inputs: Arc<[Input]>,
+    missing: Vec<String>,
+    loaded: Mutex<Loaded>,
+}
+
+/// The model as tract loads it, and its plans.
+struct Loaded {
     source: Arc<Source>,
-    plans: Mutex<Plans>,
+    mender: Option<Mender>,
+    plans: Plans,
 }
 
 /// The plan for all shapes, or plans by shape if that one cannot be built or has failed.
@@ -41,19 +50,22 @@ struct Plans {
 /// Evaluates the node at hand, once.
 type Evaluate<'a> = dyn FnMut() -> TractResult<TVec<TValue>> + 'a;
 
-/// What happens at each node of a plan.
-type Step<'a> = dyn FnMut(&Plan, &TypedNode, &mut Evaluate<'_>) -> TractResult<TVec<TValue>> + 'a;
+/// What happens at each node of a plan; the symbols are the sizes of this run.
+type Step<'a> =
+    dyn FnMut(&Plan, &TypedNode, &SymbolValues, &mut Evaluate<'_>) -> TractResult<TVec<TValue>> + 'a;
 
 impl TractSession {
-    pub(super) fn new(source: Arc<Source>) -> TractSession {
-        let plans = Plans { only_by_shape: !source.is_symbolic(), ..Plans::default() };
-        TractSession { shared: Arc::new(Shared { source, plans: Mutex::new(plans) }), state: None }
+    /// `mender` helps where tract does not load the model after all.
+    pub(super) fn new(source: Arc<Source>, mender: Option<Mender>) -> TractSession {
+        let (inputs, missing) = (source.inputs.clone(), source.missing.clone());
+        let loaded = Mutex::new(Loaded { plans: Plans::of(&source), source, mender });
+        TractSession { shared: Arc::new(Shared { inputs, missing, loaded }), state: None }
     }
 
     /// The inputs in the model's order, and their sizes.
     fn arrange(&self, feed: &Feed) -> Result<(TVec<TValue>, Shapes), RuntimeError> {
         let (mut values, mut shapes) = (tvec![], Vec::new());
-        for input in &self.shared.source.inputs {
+        for input in self.shared.inputs.iter() {
             let found = feed.iter().find(|(name, _)| *name == input.name).map(|(_, tensor)| tensor);
             let wrong = |found: String| RuntimeError::Input {
                 input: input.name.clone(),
@@ -80,7 +92,7 @@ impl TractSession {
         &mut self,
         plan: Arc<Plan>,
         inputs: TVec<TValue>,
-        step: &mut dyn FnMut(&TypedNode, &mut Evaluate<'_>) -> TractResult<TVec<TValue>>,
+        step: &mut dyn FnMut(&TypedNode, &SymbolValues, &mut Evaluate<'_>) -> TractResult<TVec<TValue>>,
     ) -> Result<(), RuntimeError> {
         let fail = |error: TractError| RuntimeError::Run { runtime: NAME, what: chain(error.as_ref()) };
         let state = match self.state.take() {
@@ -94,7 +106,7 @@ impl TractSession {
         // A state that failed in the middle of a run is not used again.
         let result = state.run_plan_with_eval(inputs, |cx, op_state, node, inputs| {
             let mut once = Some((op_state, inputs));
-            step(node, &mut || {
+            step(node, cx.symbols, &mut || {
                 let (op_state, inputs) = once.take().ok_or_else(|| anyhow("a node ran twice"))?;
                 eval(cx, op_state, node, inputs)
             })
@@ -110,12 +122,12 @@ impl TractSession {
         let mut plan = self.shared.plan(&shapes)?;
         if self.shared.wants_proof(&plan) {
             // Nothing may be shown twice, so the trial run has no observer.
-            let trial = self.run_with(plan.clone(), inputs.clone(), &mut |_, eval| eval());
+            let trial = guard(|| self.run_with(plan.clone(), inputs.clone(), &mut |_, _, eval| eval()));
             self.shared.judge(trial.is_ok());
             plan = self.shared.plan(&shapes)?;
         }
         let held = plan.clone();
-        self.run_with(plan.clone(), inputs, &mut |node, eval| step(&held, node, eval))?;
+        self.run_with(plan.clone(), inputs, &mut |node, symbols, eval| step(&held, node, symbols, eval))?;
         Ok(plan)
     }
 }
@@ -141,47 +153,73 @@ impl std::fmt::Display for super::plan::Input {
     }
 }
 
-impl Shared {
-    fn plan(&self, shapes: &Shapes) -> Result<Arc<Plan>, RuntimeError> {
-        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        if !plans.only_by_shape {
-            if let Some(plan) = &plans.any_shape {
+impl Plans {
+    fn of(source: &Source) -> Plans {
+        Plans { only_by_shape: !source.is_symbolic(), ..Plans::default() }
+    }
+
+    fn get(&mut self, source: &Source, shapes: &Shapes) -> Result<Arc<Plan>, RuntimeError> {
+        if !self.only_by_shape {
+            if let Some(plan) = &self.any_shape {
                 return Ok(plan.clone());
             }
-            if let Ok(plan) = guard(|| self.source.plan(None)) {
+            if let Ok(plan) = guard(|| source.plan(None)) {
                 let plan = Arc::new(plan);
-                plans.any_shape = Some(plan.clone());
+                self.any_shape = Some(plan.clone());
                 return Ok(plan);
             }
-            plans.only_by_shape = true;
+            self.only_by_shape = true;
         }
-        if let Some((_, plan)) = plans.by_shape.iter().find(|(known, _)| known == shapes) {
+        if let Some((_, plan)) = self.by_shape.iter().find(|(known, _)| known == shapes) {
             return Ok(plan.clone());
         }
-        let plan = Arc::new(guard(|| self.source.plan(Some(shapes)))?);
-        if plans.by_shape.len() == KEPT_PLANS {
-            plans.by_shape.remove(0);
+        let plan = Arc::new(guard(|| source.plan(Some(shapes)))?);
+        if self.by_shape.len() == KEPT_PLANS {
+            self.by_shape.remove(0);
         }
-        plans.by_shape.push((shapes.clone(), plan.clone()));
+        self.by_shape.push((shapes.clone(), plan.clone()));
         Ok(plan)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Loaded> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn plan(&self, shapes: &Shapes) -> Result<Arc<Plan>, RuntimeError> {
+        let loaded = &mut *self.lock();
+        loop {
+            let error = match loaded.plans.get(&loaded.source, shapes) {
+                Ok(plan) => return Ok(plan),
+                Err(error) => error,
+            };
+            let Some(mender) = loaded.mender.as_mut() else { return Err(error) };
+            if !mender.mend(&error) {
+                return Err(error);
+            }
+            // A model that loaded and does not any more: the first words were the better ones.
+            let Ok(source) = mender.load() else { return Err(error) };
+            (loaded.plans, loaded.source) = (Plans::of(&source), Arc::new(source));
+        }
     }
 
     /// The plan is the one for all shapes and has not run yet. tract accepts some symbolic models that then fail.
     fn wants_proof(&self, plan: &Arc<Plan>) -> bool {
-        let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let plans = &self.lock().plans;
         !plans.proven && plans.any_shape.as_ref().is_some_and(|any| Arc::ptr_eq(any, plan))
     }
 
     fn judge(&self, works: bool) {
-        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let plans = &mut self.lock().plans;
         plans.proven = works;
         plans.only_by_shape |= !works;
     }
 }
 
 /// Shows a value, after letting the observer change it.
-fn show(observer: &mut dyn Observer, name: &str, value: &mut TValue) {
-    let plain = without_dims(value);
+fn show(observer: &mut dyn Observer, name: &str, value: &mut TValue, symbols: &SymbolValues) {
+    let plain = without_dims(value, symbols);
     let Some(dtype) = dtype(plain.datum_type()) else { return };
     if dtype == ir::DType::F32 && observer.edits(name) {
         let mut tensor = plain.into_tensor();
@@ -198,16 +236,22 @@ fn show(observer: &mut dyn Observer, name: &str, value: &mut TValue) {
     }
 }
 
-fn show_constants(plan: &Plan, observer: &mut dyn Observer) {
+fn show_constants(plan: &Plan, observer: &mut dyn Observer, symbols: &SymbolValues) {
     for (name, constant) in &plan.constants {
-        show(observer, name, &mut constant.clone().into_tvalue());
+        show(observer, name, &mut constant.clone().into_tvalue(), symbols);
     }
 }
 
-fn show_node(plan: &Plan, node: usize, values: &mut TVec<TValue>, observer: &mut dyn Observer) {
+fn show_node(
+    plan: &Plan,
+    node: usize,
+    values: &mut TVec<TValue>,
+    observer: &mut dyn Observer,
+    symbols: &SymbolValues,
+) {
     for (slot, name) in plan.watched.get(&node).into_iter().flatten() {
         if let Some(value) = values.get_mut(*slot) {
-            show(observer, name, value);
+            show(observer, name, value, symbols);
         }
     }
 }
@@ -222,18 +266,18 @@ struct Recorded {
 impl Session for TractSession {
     fn run(&mut self, feed: &Feed, observer: &mut dyn Observer) -> Result<(), RuntimeError> {
         let mut started = false;
-        let mut step = |plan: &Plan, node: &TypedNode, eval: &mut Evaluate<'_>| {
+        let mut step = |plan: &Plan, node: &TypedNode, symbols: &SymbolValues, eval: &mut Evaluate<'_>| {
             if !std::mem::replace(&mut started, true) {
-                show_constants(plan, observer);
+                show_constants(plan, observer, symbols);
             }
             let mut values = eval()?;
-            show_node(plan, node.id, &mut values, observer);
+            show_node(plan, node.id, &mut values, observer, symbols);
             Ok(values)
         };
         let plan = guard(|| self.run_any(feed, &mut step))?;
         // A model of which everything was folded has no node to evaluate.
         if !started {
-            show_constants(&plan, observer);
+            show_constants(&plan, observer, &SymbolValues::default());
         }
         Ok(())
     }
@@ -243,26 +287,26 @@ impl Session for TractSession {
     }
 
     fn missing(&self) -> &[String] {
-        &self.shared.source.missing
+        &self.shared.missing
     }
 
     fn record(&mut self, feed: &Feed, observer: &mut dyn Observer) -> Result<Recording, RuntimeError> {
         let mut values = HashMap::new();
         let mut started = false;
         let mut see = |name: &str, view: View<'_>| observer.see(name, view);
-        let mut step = |plan: &Plan, node: &TypedNode, eval: &mut Evaluate<'_>| {
+        let mut step = |plan: &Plan, node: &TypedNode, symbols: &SymbolValues, eval: &mut Evaluate<'_>| {
             if !std::mem::replace(&mut started, true) {
-                show_constants(plan, &mut see);
+                show_constants(plan, &mut see, symbols);
             }
             let outputs: Vec<_> = eval()?.into_iter().map(|value| value.into_arc_tensor()).collect();
             let mut again: TVec<TValue> = outputs.iter().map(|value| value.clone().into_tvalue()).collect();
-            show_node(plan, node.id, &mut again, &mut see);
+            show_node(plan, node.id, &mut again, &mut see, symbols);
             values.insert(node.id, outputs);
             Ok(again)
         };
         let plan = guard(|| self.run_any(feed, &mut step))?;
         if !started {
-            show_constants(&plan, observer);
+            show_constants(&plan, observer, &SymbolValues::default());
         }
         Ok(Recording(Box::new(Recorded { feed: feed.clone(), plan, values })))
     }
@@ -285,7 +329,7 @@ impl Session for TractSession {
         }
         let mut dirty: HashSet<usize> = HashSet::new();
         let (inputs, _) = self.arrange(&recorded.feed)?;
-        let mut step = |node: &TypedNode, eval: &mut Evaluate<'_>| {
+        let mut step = |node: &TypedNode, symbols: &SymbolValues, eval: &mut Evaluate<'_>| {
             let reads = |outlet: &OutletId| dirty.contains(&outlet.node) || changed.contains_key(outlet);
             if !node.inputs.iter().any(reads) {
                 let known = recorded.values.get(&node.id).ok_or_else(|| anyhow("a node was not recorded"))?;
@@ -302,7 +346,7 @@ impl Session for TractSession {
                     *value = replacement.clone();
                 }
             }
-            show_node(&plan, node.id, &mut values, observer);
+            show_node(&plan, node.id, &mut values, observer, symbols);
             Ok(values)
         };
         let plan = recorded.plan.clone();
