@@ -88,7 +88,7 @@ def row(program: Path, named: common.Named, data: Path, work: Path) -> tuple[lis
         return [named.name, what, "refused: " + refusal(done.error), None, None, same], fine
     share, sqnr = distance(tract, wanted)
     fine &= sqnr >= QUANTIZED_BAR if what == "quantized" else share <= (HALF_BAR if what == "half" else FLOAT_BAR)
-    found = re.search(r"runs (\d+) operators by their definition", done.error)
+    found = re.search(r"runs (\d+) operators? by definition", done.error)
     how = f"runs, {found[1]} operators by definition" if found else "runs"
     return [named.name, what, how, f"{share:.1e}", f"{sqnr:.0f}", same], fine
 
