@@ -181,13 +181,16 @@ def row_of(subject: Subject, name: str, command: Command, fresh: bool) -> Row:
 def verdict(rows: list[Row], higher: bool, items: int) -> str:
     """For each rival the most accurate of ours that is no larger (within 1 %): its lead in the metric and in SQNR.
 
-    Ours is chosen by SQNR, not by the metric that is compared: no plan is picked for its luck. A lead within a standard
-    error (of the decisions in which either differs from float) counts as equal.
+    Ours is chosen by SQNR, not by the metric that is compared: no plan is picked for its luck. A lead within two standard
+    errors (of the decisions in which either differs from float) counts as equal; where there are no decisions, a hundredth.
     """
     ours = [row for row in rows if row.tool.startswith("auto") and not row.error]
     lines = []
     for rival in rows:
         if rival.tool.startswith("auto") or rival.tool == "float" or rival.error:
+            continue
+        if rival.sqnr == float("inf") or rival.sqnr > 100:
+            lines.append([rival.tool, f"{rival.size / 1e6:.3f}", None, None, None, "nothing was quantized"])
             continue
         within = [row for row in ours if row.size <= 1.01 * rival.size]
         if not within:
@@ -196,7 +199,7 @@ def verdict(rows: list[Row], higher: bool, items: int) -> str:
         best = max(within, key=lambda row: row.sqnr)
         lead = (best.value - rival.value) * (1 if higher else -1)
         changed = [1 - row.agreement for row in (best, rival) if row.agreement == row.agreement]
-        error = (max(sum(changed), 1 / items) / items) ** 0.5 if changed else 0.0
+        error = 2 * (max(sum(changed), 1 / items) / items) ** 0.5 if changed else 0.01 * abs(rival.value)
         told = "more accurate" if lead > error else "less accurate" if lead < -error else "equal within its error"
         lines.append(
             [rival.tool, f"{rival.size / 1e6:.3f}", best.tool, f"{lead:+.4f}", f"{best.sqnr - rival.sqnr:+.1f}", told]

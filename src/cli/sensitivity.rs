@@ -11,15 +11,15 @@ use super::auto::{classes, named, precisions, quoted};
 use super::calibrate::parse_shard;
 use super::common::{DataArgs, EngineArgs, progress, read_model};
 use super::table::Table;
-use crate::pipeline::calibrate::{CalibrateOptions, calibrate};
+use crate::data::{Source, part, telling};
 use crate::pipeline::digest;
-use crate::pipeline::prepare::{lowered, quantizable};
+use crate::pipeline::prepare::quantizable;
 use crate::pipeline::quantize::{QuantizeOptions, base_plan};
 use crate::pipeline::sensitivity::assign::choice;
 use crate::pipeline::sensitivity::damage::Score;
 use crate::pipeline::sensitivity::mix::Mixer;
 use crate::pipeline::sensitivity::table::{Change, SensitivityTable};
-use crate::pipeline::sensitivity::{MeasureOptions, accumulated, emitted, measure};
+use crate::pipeline::sensitivity::{MeasureOptions, accumulated, emitted, measure, statistics};
 use crate::pipeline::table::CalibrationTable;
 use crate::report::schema::{Point, Size};
 use crate::report::{self, Facts, Measured};
@@ -83,25 +83,22 @@ pub fn run(args: &Args) -> Result<()> {
     let target = passes::target::target(&args.target)
         .ok_or_else(|| anyhow!("no target is called {:?}", args.target))?;
     let given = read_model(path)?;
-    let source = args.data.open(&given)?;
-    let source = source.as_ref();
+    let all = args.data.open(&given)?;
+    let kept = telling(&given, all.as_ref())?;
+    let source: &dyn Source = &part(all.as_ref(), &kept);
     let float = quantizable(given)?;
-    let engine = args.engine.options();
+    let mut notes = Vec::new();
     let bar = progress("working");
     let mut tell = |what: &'static str, done: usize, all: usize| {
         bar.set_prefix(what);
         bar.set_length(all as u64);
         bar.set_position(done as u64);
     };
-    let table = match &args.table {
-        Some(path) => CalibrationTable::read(path)?,
-        None => {
-            let (executor, _) = engine.choose(&lowered(&float)?)?;
-            let how = CalibrateOptions { engine: engine.clone(), ..CalibrateOptions::default() };
-            calibrate(&float, executor.as_ref(), source, &how, &mut |done, all| {
-                tell("calibrating", done, all)
-            })?
-        }
+    let (table, engine) = match &args.table {
+        Some(path) => (CalibrationTable::read(path)?, args.engine.options()),
+        None => statistics(&float, source, &args.engine.options(), &mut notes, &mut |done, all| {
+            tell("calibrating", done, all);
+        })?,
     };
     let options = QuantizeOptions {
         per_tensor: args.per_tensor,
@@ -128,7 +125,8 @@ pub fn run(args: &Args) -> Result<()> {
     let save = |table: &SensitivityTable| partial.as_ref().map_or(Ok(()), |path| table.write(path));
     let found = measure(&mixer, source, &labels, &how, known, &mut tell, &mut |table| save(table))?;
     bar.finish_and_clear();
-    found.notes.iter().for_each(|note| eprintln!("note: {note}"));
+    notes.extend(found.notes.iter().filter(|note| !notes.contains(note)).cloned().collect::<Vec<_>>());
+    notes.iter().for_each(|note| eprintln!("note: {note}"));
     if let Some(path) = &args.output {
         found.table.write(path)?;
     }
@@ -172,7 +170,7 @@ pub fn run(args: &Args) -> Result<()> {
             ],
             hashes: vec![("model, simplified".into(), digest::model(&float))],
             command: std::env::args().map(quoted).collect::<Vec<_>>().join(" "),
-            notes: found.notes.clone(),
+            notes,
         });
         proto::write_file(path, report::html(&page)?.as_bytes())?;
     }

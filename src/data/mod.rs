@@ -24,7 +24,7 @@ use runtime::Feed;
 pub use labels::Labels;
 pub use npz::npz_arrays;
 pub use preprocess::{DEFAULT as DEFAULT_PREPROCESS, Layout, Preprocess};
-pub use select::{Selection, part};
+pub use select::{Selection, part, telling};
 pub use text::{TextOptions, is_token_input};
 
 /// Samples by number.

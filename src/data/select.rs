@@ -1,7 +1,7 @@
 //! Which samples of a source are used: a number of them, evenly spaced or drawn with a seed, in batches.
 
 use anyhow::{Result, bail};
-use ir::{Tensor, TensorError};
+use ir::{Model, Tensor, TensorError};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -96,6 +96,31 @@ impl Source for Picked {
     fn are_pictures(&self) -> bool {
         self.inner.are_pictures()
     }
+}
+
+/// The samples that hold any number: an empty batch is a sample that says nothing, and some runtimes fail on it. Only models
+/// whose inputs have open sizes can be given one.
+///
+/// # Errors
+/// A sample cannot be read, or every sample is empty.
+pub fn telling(model: &Model, source: &dyn Source) -> Result<Vec<usize>> {
+    let main = model.main();
+    let mut inputs = main.inputs().iter().map(|&value| main.value(value));
+    if !inputs.any(|input| input.data.is_none() && input.shape().is_none_or(|shape| shape.known().is_none()))
+    {
+        return Ok((0..source.len()).collect());
+    }
+    let mut kept = Vec::new();
+    for at in 0..source.len() {
+        let feed = source.sample(at)?;
+        if feed.is_empty() || feed.iter().any(|(_, tensor)| tensor.elements() > 0) {
+            kept.push(at);
+        }
+    }
+    if kept.is_empty() && !source.is_empty() {
+        bail!("every sample is empty: no input has an element");
+    }
+    Ok(kept)
 }
 
 /// Some samples of a borrowed source.

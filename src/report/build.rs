@@ -143,6 +143,11 @@ fn verdict(
     if agreement.is_finite() {
         because.push(format!("the first choice is the same in {:.1} % of the rows", agreement * 100.0));
     }
+    if let Some(samples) = outputs.iter().map(|output| output.samples).min() {
+        let few = if samples < 30 { ": few; more make this surer" } else { "" };
+        let plural = if samples == 1 { "" } else { "s" };
+        because.push(format!("compared on {samples} sample{plural}{few}"));
+    }
     let random = coverage.is_some_and(|coverage| coverage.random);
     if random {
         because.push("calibration and validation data were made up".into());

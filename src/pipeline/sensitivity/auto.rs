@@ -8,8 +8,7 @@ use ir::Model;
 use passes::assign_precision::{AssignError, Assignment, Budgets, Column, Effort, solve};
 use passes::quantize::{Precision, QuantPlan};
 
-use super::super::calibrate::{CalibrateOptions, calibrate};
-use super::super::prepare::{lowered, quantizable};
+use super::super::prepare::quantizable;
 use super::super::quantize::mixed::{Samples, finished, start};
 use super::super::quantize::refine::Step;
 use super::super::quantize::{QuantizeOptions, split};
@@ -21,8 +20,8 @@ use super::judge::{Judge, Verdict};
 use super::mix::Mixer;
 use super::run::Labels;
 use super::table::Change;
-use super::{MeasureOptions, measure};
-use crate::data::{Source, part};
+use super::{MeasureOptions, measure, statistics};
+use crate::data::{Source, part, telling};
 use crate::report::schema::{Budget, Point};
 
 /// Whole plans that are tried at most.
@@ -32,8 +31,15 @@ const TRIALS: usize = 24;
 const MEASURED: usize = 32;
 
 /// Without a budget of work, this many times the bit operations of the uniform plan: weights-only is as small as integers
-/// and more accurate, but computes in float, and nobody asks for a slow model.
+/// and more accurate, but computes in float, and nobody asks for a slow model. See [`work`].
 const WORK: f64 = 1.5;
+
+/// The limit on work that a limit on size stands for, as a multiple of the uniform plan's bit operations. Who allows a file
+/// `ratio` times as large allows `(ratio - 1) / 3` of the weights in float, each four times as large, and with them that
+/// share of the multiplications, each 16 times the work of 8 bits.
+fn work(ratio: f64) -> f64 {
+    (1.0 + 5.0 * (ratio - 1.0)).clamp(WORK, 16.0)
+}
 
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
@@ -100,20 +106,27 @@ pub fn auto(
     progress: &mut dyn FnMut(&'static str, usize, usize),
 ) -> Result<Found> {
     let float = quantizable(model)?;
+    let kept = telling(&float, source)?;
+    let mut notes = Vec::new();
+    if kept.len() < source.len() {
+        notes.push(format!(
+            "{} of {} samples are empty and were left out",
+            source.len() - kept.len(),
+            source.len()
+        ));
+    }
+    let labels: Labels =
+        kept.iter().enumerate().filter_map(|(at, sample)| Some((at, *auto.labels.get(sample)?))).collect();
+    let source: &dyn Source = &part(source, &kept);
     let (seen, held) = split(source.len());
     let held = if held.is_empty() { seen.clone() } else { held };
-    let mut notes = Vec::new();
-    let table = match &options.table {
-        Some(table) => table.clone(),
-        None => {
-            let (executor, note) = options.engine.choose(&lowered(&float)?)?;
-            notes.extend(note);
-            let how = CalibrateOptions { engine: options.engine.clone(), ..CalibrateOptions::default() };
-            calibrate(&float, executor.as_ref(), &part(source, &seen), &how, &mut |done, all| {
-                progress("calibrating", done, all);
-            })?
-        }
+    let (table, engine) = match &options.table {
+        Some(table) => (table.clone(), options.engine.clone()),
+        None => statistics(&float, &part(source, &seen), &options.engine, &mut notes, &mut |done, all| {
+            progress("calibrating", done, all);
+        })?,
     };
+    let options = &QuantizeOptions { engine, ..options.clone() };
     progress("improving", 0, 1);
     let samples = Samples { source, seen: &seen, judged: &held };
     let begun = start(&float, &table, &samples, options)?;
@@ -121,7 +134,7 @@ pub fn auto(
     let mixer = Mixer::new(&begun.model, &begun.plan, options).with(&auto.precisions, &begun.table)?;
     let few = evenly(&seen, MEASURED);
     let here: Labels =
-        few.iter().enumerate().filter_map(|(at, sample)| Some((at, *auto.labels.get(sample)?))).collect();
+        few.iter().enumerate().filter_map(|(at, sample)| Some((at, *labels.get(sample)?))).collect();
     let how = MeasureOptions {
         engine: options.engine.clone(),
         precisions: auto.precisions.clone(),
@@ -134,7 +147,7 @@ pub fn auto(
         }
     }
     let scores = measured.table.scores();
-    let judge = Judge::new(&begun.model, source, held.clone(), &auto.labels, &options.engine)?;
+    let judge = Judge::new(&begun.model, source, held.clone(), &labels, &options.engine)?;
     let whole = proto::to_bytes(&float)?.len() as u64;
     let uniform = vec![mixer.uniform(); mixer.groups.len()];
     progress("judging", 0, TRIALS);
@@ -304,8 +317,29 @@ impl Search<'_> {
             return Ok(Some(picks));
         }
         let plain = self.finished(&uniform, finish)?;
-        let better = self.wants_accuracy() || plain.score.noise <= verdict.score.noise;
-        Ok(Some(if self.keeps(&uniform, &plain) && better { uniform } else { picks }))
+        if self.wants_accuracy() {
+            return Ok(Some(if self.keeps(&uniform, &plain) { uniform } else { picks }));
+        }
+        if !self.keeps(&uniform, &plain) || verdict.score.noise < plain.score.noise {
+            return Ok(Some(picks));
+        }
+        // Some of the changes are good: those of which most was expected, half of them, then a few.
+        let groups = &self.choice.problem.groups;
+        let gain = |at: usize| groups[at][uniform[at]][0] - groups[at][picks[at]][0];
+        let mut changed: Vec<usize> = (0..picks.len()).filter(|&at| picks[at] != uniform[at]).collect();
+        changed.sort_by(|&a, &b| gain(b).total_cmp(&gain(a)).then(a.cmp(&b)));
+        for parts in [2, 6] {
+            let mut fewer = uniform.clone();
+            changed[..changed.len().div_ceil(parts)].iter().for_each(|&at| fewer[at] = picks[at]);
+            if fewer == picks {
+                continue;
+            }
+            let verdict = self.finished(&fewer, finish)?;
+            if self.keeps(&fewer, &verdict) && verdict.score.noise < plain.score.noise {
+                return Ok(Some(fewer));
+            }
+        }
+        Ok(Some(uniform))
     }
 
     /// Judges a plan as it will be written; that replaces what was known of it.
@@ -329,9 +363,12 @@ impl Search<'_> {
         let mut within = *budgets;
         let uniform = self.choice.problem.costs(&self.choice.uniform(self.mixer.uniform()));
         if within[Column::Bitops as usize].is_none() && within[Column::Latency as usize].is_none() {
-            within[Column::Bitops as usize] = Some(uniform[Column::Bitops as usize] * WORK);
+            let ratio =
+                within[Column::Bytes as usize].map_or(1.0, |most| most / uniform[Column::Bytes as usize]);
+            let most = work(ratio);
+            within[Column::Bitops as usize] = Some(uniform[Column::Bitops as usize] * most);
             let note = format!(
-                "no limit on work was given: at most {WORK} x the bit operations of the uniform plan"
+                "no limit on work was given: at most {most:.2} x the bit operations of the uniform plan"
             );
             if !notes.contains(&note) {
                 notes.push(note);

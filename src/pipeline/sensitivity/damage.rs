@@ -94,7 +94,8 @@ impl Damage {
         self.outputs.push(Power::between(reference, other));
         let row = reference.dims().last().copied().unwrap_or(1);
         let (Some(r), Some(o)) = (View::of(reference).floats(), other.floats()) else { return };
-        if row > 1 && r.len() == o.len() {
+        // Rows of nothing, or no row at all, have no first choice.
+        if row > 1 && r.len() == o.len() && r.len() >= row {
             let mut divergence = Divergence::default();
             let sum: f64 = r[..row].iter().map(|&v| f64::from(v)).sum();
             let shares = r[..row].iter().all(|v| (0.0..=1.0).contains(v)) && (sum - 1.0).abs() < 1e-3;
@@ -359,6 +360,16 @@ mod tests {
                 assert!((0.873..=most).contains(&rate), "{kind}, {count} samples: {rate}");
             }
         }
+    }
+
+    #[test]
+    fn outputs_without_elements_say_nothing() {
+        let mut found = Damage::default();
+        for dims in [&[0usize, 4][..], &[0], &[3, 0], &[]] {
+            let tensor = Tensor::from_slice(dims, &vec![1f32; dims.iter().product()]).unwrap();
+            found.output(&tensor, View::of(&tensor), Some(0));
+        }
+        assert_eq!((found.outputs.len(), found.rows, found.right), (4, 0, None));
     }
 
     #[test]

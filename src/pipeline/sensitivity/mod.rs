@@ -24,12 +24,13 @@ use ir::Model;
 use passes::quantize::Precision;
 use runtime::Executor;
 
-use super::calibrate::{CalibrateOptions, calibrate};
+use super::calibrate::{CalibrateOptions, calibrate, calibrate_somewhere};
 use super::digest;
-use super::engine::{EngineOptions, form_for, prepare, prepare_replays};
+use super::engine::{Engine, EngineOptions, form_for, prepare, prepare_replays};
 use super::measure::{Figures, compare};
 use super::prepare::{converted, lowered, quantizable};
 use super::quantize::{QuantizeOptions, base_plan};
+use super::table::CalibrationTable;
 use crate::data::Source;
 use mix::Mixer;
 use part::Part;
@@ -130,6 +131,30 @@ pub fn measure(
     };
     let runs = bench.run(&mut table, &mut |done, all| progress("measuring", done, all), save)?;
     Ok(Measured { table, runs, notes, bytes })
+}
+
+/// Statistics of all samples, and the options for whatever runs after that: where only ONNX Runtime could run the data, ONNX
+/// Runtime. Notes say so.
+///
+/// # Errors
+/// No runtime at hand can run the model on a sample.
+pub fn statistics(
+    float: &Model,
+    source: &dyn Source,
+    engine: &EngineOptions,
+    notes: &mut Vec<String>,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<(CalibrationTable, EngineOptions)> {
+    let (executor, note) = engine.choose(&lowered(float)?)?;
+    notes.extend(note);
+    let how = CalibrateOptions { engine: engine.clone(), ..CalibrateOptions::default() };
+    let (table, note) = calibrate_somewhere(float, executor.as_ref(), source, &how, progress)?;
+    let engine = match &note {
+        Some(_) => EngineOptions { engine: Engine::Ort, ..engine.clone() },
+        None => engine.clone(),
+    };
+    notes.extend(note);
+    Ok((table, engine))
 }
 
 /// Calibrates, plans and measures a model: [`measure`] from the start.

@@ -41,7 +41,7 @@ const count = (value) => {
 const bytes = (value) => {
   if (value == null) return "–";
   for (const [unit, name] of [[2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"]]) {
-    if (value >= unit) return `${(value / unit).toPrecision(3)} ${name}`;
+    if (value >= unit) return `${Number((value / unit).toPrecision(value < 1000 * unit ? 3 : 4))} ${name}`;
   }
   return `${value} B`;
 };

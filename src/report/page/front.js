@@ -61,7 +61,7 @@ function drawFront(holder, [id, name, of, print]) {
     }
     mark.append(svg("circle", { class: "mark", cx: px, cy: py, r: point.chosen ? 8 : 5, fill: point.chosen ? "var(--poor)" : "var(--accent)", stroke: "var(--card)", "stroke-width": 1.5 }));
     if (point.chosen) {
-      mark.append(svg("text", { class: "strong", x: px, y: py - 15, "text-anchor": px > width * 0.9 ? "end" : "middle" }, "chosen"));
+      mark.append(svg("text", { class: "strong", x: px > width * 0.85 ? px - 12 : px + 13, y: py + 17, "text-anchor": px > width * 0.85 ? "end" : "start" }, "chosen"));
     }
     return explain(mark, () => pointText(point));
   });
@@ -73,7 +73,7 @@ function drawFront(holder, [id, name, of, print]) {
 function front() {
   if (!R.front.length) return;
   const section = open("front", "Size and speed against accuracy",
-    "Each point is the best plan found at its cost: no other mix of precisions is both cheaper and closer to float. Further up is more accurate, further left is cheaper.");
+    "Each point is the best plan found at its cost: no other mix of precisions is both cheaper and closer to float. Further up is more accurate, further left is cheaper. The chosen plan keeps every limit at once, so it may lie below the line of one cost.");
   const axes = AXES.filter(([id]) => R.front.some((point) => point.axis === id));
   const holder = el("div", { class: "scroll chart" });
   const buttons = axes.map((axis, at) => el("button", {

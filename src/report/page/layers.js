@@ -8,7 +8,8 @@ function sensitivity() {
   const section = open("sensitivity", "Which layers are hurt by quantization",
     "What happens to the model's outputs when one group of layers is quantized and everything else stays float. Long bars are harmful. The thin line is the interval in which the true value lies with 90 % confidence.");
   const limit = 30;
-  let [precision, all] = [names[0], false];
+  // What most layers were to become comes first: half precision harms nobody.
+  let [precision, all] = [names.find((name) => !["float", "fp16"].includes(name)) ?? names[0], false];
   const holder = el("div", { class: "scroll chart" });
   const draw = () => {
     const rows = groups.map((layer) => ({ layer, found: layer.candidates.find((candidate) => candidate.precision === precision) }))
@@ -46,7 +47,7 @@ function sensitivity() {
     more.textContent = all ? `Show the worst ${limit}` : `Show all ${rows.length}`;
   };
   const more = el("button", { type: "button", class: "more", onclick: () => { all = !all; draw(); } });
-  const choice = el("select", { onchange: (event) => { precision = event.target.value; draw(); } }, names.map((name) => el("option", { value: name }, name)));
+  const choice = el("select", { onchange: (event) => { precision = event.target.value; draw(); } }, names.map((name) => el("option", { value: name, selected: name === precision }, `${name}: ${MEANING[name] ?? name}`)));
   section.append(el("div", { class: "tools" }, el("label", {}, "when quantized to", choice)), holder, more,
     legend(STEPS.map(([, text], at) => [`var(--e${at})`, `error ${text} of the signal`])));
   draw();

@@ -58,7 +58,7 @@ function weights() {
   const most = Math.max(1, total("before"), total("after"));
   const [width, left] = [920, 70];
   const chart = drawing(width, written ? 78 : 42, `Constants: ${bytes(total("before"))} before, ${bytes(total("after"))} after`);
-  const tone = (dtype) => ({ float32: "float", float16: "a16w8", bfloat16: "a16w8", int8: "int8", uint8: "int8", int4: "w4", uint4: "w4", int32: "w8" }[dtype] ?? "other");
+  const tone = (dtype) => ({ float: "float", float32: "float", double: "float", float64: "float", float16: "fp16", bfloat16: "fp16", int8: "int8", uint8: "int8", int4: "w4", uint4: "w4", int32: "w8" }[dtype] ?? "other");
   (written ? ["before", "after"] : ["before"]).forEach((key, row) => {
     let at = left;
     chart.append(svg("text", { x: 0, y: row * 36 + 20 }, key));
