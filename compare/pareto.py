@@ -8,7 +8,8 @@
 - `nncf`: its accuracy-aware loop, on the agreement with the float model's choices (it sees no labels either).
 
 Files and numbers are kept in $ONNXQ_CACHE/pareto, so that a long run can be cut into slices (--only, --tools); --save
-writes results/pareto.md and pareto.svg from everything that is there, --fresh TOOL makes a tool's again.
+writes results/pareto.md and pareto.svg from everything that is there and runs nothing, --fresh TOOL makes a tool's
+again.
 `--peer NAME MODEL CALIB OUT` is one peer's process.
 """
 
@@ -142,11 +143,11 @@ def worst_command(program: Path, count: int) -> Command:
     return command
 
 
-def settings(program: Path, subject: Subject, tools: set[str]) -> dict[str, Command]:
+def settings(program: Path, subject: Subject, tools: set[str], budgets: tuple[float, ...]) -> dict[str, Command]:
     found: dict[str, Command] = {}
     if "auto" in tools:
-        found["auto"] = quantize_command(program, "--auto")
-        found |= {f"auto {budget:g}": auto_command(program, subject, budget) for budget in BUDGETS}
+        found |= {"auto": quantize_command(program, "--auto")} if 1.0 in budgets else {}
+        found |= {f"auto {budget:g}": auto_command(program, subject, budget) for budget in budgets}
     if "worst" in tools:
         found |= {f"exclude {count} worst": worst_command(program, count) for count in WORST}
     for name in PEERS:
@@ -181,8 +182,9 @@ def row_of(subject: Subject, name: str, command: Command, fresh: bool) -> Row:
 def verdict(rows: list[Row], higher: bool, items: int) -> str:
     """For each rival the most accurate of ours that is no larger (within 1 %): its lead in the metric and in SQNR.
 
-    Ours is chosen by SQNR, not by the metric that is compared: no plan is picked for its luck. A lead within two standard
-    errors (of the decisions in which either differs from float) counts as equal; where there are no decisions, a hundredth.
+    Ours is chosen by SQNR, not by the metric that is compared: no plan is picked for its luck. A lead within two
+    standard errors (of the decisions in which either differs from float) counts as equal; where there are no decisions,
+    a hundredth of the metric.
     """
     ours = [row for row in rows if row.tool.startswith("auto") and not row.error]
     lines = []
@@ -243,9 +245,8 @@ def drawing(panels: list[tuple[str, list[Row]]]) -> str:
         across = lambda v: left + pad + (v - ends[0]) / ((ends[1] - ends[0]) or 1) * (wide - pad - 20)  # noqa: B023, E731
         up = lambda v: top + high - pad - (v - ends[2]) / ((ends[3] - ends[2]) or 1) * (high - pad - 30)  # noqa: B023, E731
         marks.append(f'<text x="{left + pad}" y="{top + 8}" font-weight="600">{name}</text>')
-        marks.append(
-            f'<rect x="{left + pad}" y="{top + 16}" width="{wide - pad - 16}" height="{high - pad - 12}" fill="none" stroke="#ccc"/>'
-        )
+        box = f'width="{wide - pad - 16}" height="{high - pad - 12}" fill="none" stroke="#ccc"'
+        marks.append(f'<rect x="{left + pad}" y="{top + 16}" {box}/>')
         for value, anchor in ((ends[0], "start"), (ends[1], "end")):
             marks.append(
                 f'<text x="{across(value)}" y="{top + high - pad + 22}" text-anchor="{anchor}">{value:.2f} MB</text>'
@@ -266,8 +267,9 @@ def drawing(panels: list[tuple[str, list[Row]]]) -> str:
     )
     tall = (len(panels) + 2) // 3 * high + 30
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {3 * wide} {tall}" width="{3 * wide}" font-family="sans-serif" '
-        f'font-size="12"><rect width="100%" height="100%" fill="#fff"/>{legend}{"".join(marks)}</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {3 * wide} {tall}" width="{3 * wide}" '
+        f'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="#fff"/>'
+        f"{legend}{''.join(marks)}</svg>\n"
     )
 
 
@@ -279,9 +281,13 @@ def main() -> None:
     parser = common.arguments(__doc__)
     parser.add_argument("--tools", default="onnxq,auto,worst,onnxsim,nncf", help="onnxq, auto, worst, onnxsim, nncf")
     parser.add_argument("--fresh", action="append", default=[], metavar="TOOL", help="make this tool's files again")
+    parser.add_argument(
+        "--budgets", default=",".join(map(str, BUDGETS)), help="sizes of --auto, as multiples of INT8's"
+    )
     args = parser.parse_args()
     common.need_shared()
     program = common.need_program(args.onnxq)
+    budgets = tuple(map(float, args.budgets.split(",")))
     FOLDER.mkdir(parents=True, exist_ok=True)
     tools = set(args.tools.split(","))
     sections, pictures = [], []
@@ -298,10 +304,10 @@ def main() -> None:
             stored.write_text(json.dumps(task))
         task = json.loads(stored.read_text())
         rows = {"float": Row(**task["row"])}
-        if args.only is None or args.only in subject.name:
+        if not args.save:
             # Budgets are multiples of the uniform plan's size: it comes first.
             rows["int8"] = row_of(subject, "int8", quantize_command(program), "onnxq" in args.fresh)
-            for name, command in settings(program, subject, tools).items():
+            for name, command in settings(program, subject, tools, budgets).items():
                 tool = name.replace("exclude", "worst").split()[0].split("-")[0]
                 rows[name] = row_of(subject, name, command, tool in args.fresh)
         for kept in FOLDER.glob(f"{subject.name}-*.json"):

@@ -9,8 +9,8 @@ Into resnet20_cifar10 three kinds of trouble are planted, each in several places
 
 For each: top-1 on the 1,000 test pictures of float, of plain INT8 (without and with accuracy passes) and of
 `--auto --max-drop 0.2% --min-sqnr 25` on labelled calibration pictures, within 1.1 times the size of plain INT8;
-whether the worst group of `sensitivity` is one beside the trouble, and what precision it got. Rows of earlier calls with
-the same program are kept (--only makes one).
+whether the worst group of `sensitivity` is one beside the trouble, and what precision it got. Rows of earlier calls
+with the same program are kept (--only makes one).
 """
 
 import json

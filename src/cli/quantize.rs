@@ -15,6 +15,7 @@ use super::common::{Bars, DataArgs, EngineArgs, bytes_on_disk, progress, read_mo
 use super::table::Table;
 use super::weight_only::{self, WeightArgs};
 use crate::data::Labels;
+use crate::data::{Source, part, telling};
 use crate::pipeline::quantize::refine::Step;
 use crate::pipeline::quantize::{Format, Mode, QuantizeOptions, Quantized, Validation, quantize};
 use crate::pipeline::table::CalibrationTable;
@@ -113,13 +114,20 @@ pub fn run(args: &Args) -> Result<bool> {
         (None, None, Mode::Dynamic) => None,
         _ => Some(args.data.open(&model)?),
     };
+    let kept = source.as_deref().map(|source| telling(&model, source)).transpose()?.unwrap_or_default();
+    let left_out = source.as_ref().map_or(0, |source| source.len()) - kept.len();
+    if left_out > 0 {
+        eprintln!("note: {left_out} of {} samples are empty and were left out", left_out + kept.len());
+    }
+    let part = source.as_deref().map(|source| part(source, &kept));
+    let source = part.as_ref().map(|part| part as &dyn Source);
     let bar = progress("working");
     let mut tell = |what: &'static str, done: usize, all: usize| {
         bar.set_prefix(what);
         bar.set_length(all as u64);
         bar.set_position(done as u64);
     };
-    let found = args.auto.find(&model, source.as_deref(), &options, &args.bars, &mut tell)?;
+    let found = args.auto.find(&model, source, &options, &args.bars, &mut tell)?;
     if let Some(found) = &found {
         if found.plan.is_none() {
             bar.finish_and_clear();
@@ -130,7 +138,7 @@ pub fn run(args: &Args) -> Result<bool> {
         options.table = Some(found.table.clone());
     }
     let kept = args.auto.wants_report().then(|| model.clone());
-    let mut made = quantize(model, source.as_deref(), &options, &mut tell)?;
+    let mut made = quantize(model, source, &options, &mut tell)?;
     if let Some(found) = &found {
         made.accuracy.splice(0..0, found.steps.iter().cloned());
     }
@@ -141,7 +149,6 @@ pub fn run(args: &Args) -> Result<bool> {
     }
     if let Some(model) = kept {
         let size = crate::report::schema::Size { before, after: Some(after) };
-        let source = source.as_deref();
         let report = auto::of_quantized(&args.model, &model, source, &options, &made, found.as_ref(), size)?;
         args.auto.write(&report)?;
     }

@@ -106,7 +106,10 @@ impl Source for Picked {
 pub fn telling(model: &Model, source: &dyn Source) -> Result<Vec<usize>> {
     let main = model.main();
     let mut inputs = main.inputs().iter().map(|&value| main.value(value));
-    if !inputs.any(|input| input.data.is_none() && input.shape().is_none_or(|shape| shape.known().is_none()))
+    let never = source.are_pictures() || source.is_random();
+    if never
+        || !inputs
+            .any(|input| input.data.is_none() && input.shape().is_none_or(|shape| shape.known().is_none()))
     {
         return Ok((0..source.len()).collect());
     }
