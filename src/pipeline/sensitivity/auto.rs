@@ -27,6 +27,9 @@ use crate::report::schema::{Budget, Point};
 /// Whole plans that are tried at most.
 const TRIALS: usize = 24;
 
+/// A mix replaces the uniform plan if it leaves at most this share of its noise: 0.1 dB less.
+const WORTHWHILE: f64 = 0.977;
+
 /// Calibration samples that groups are measured on at most.
 const MEASURED: usize = 32;
 
@@ -175,7 +178,7 @@ pub fn auto(
     let (picks, fronts) = search.find(&mut notes)?;
     let finish = |picks: &[usize]| -> Result<Verdict> {
         let plan = mixer.plan(&choice.mix(picks));
-        judge.judge_model(&finished(&float, &begun.model, &plan, &samples, options)?)
+        judge.judge_written(&finished(&float, &begun.model, &plan, &samples, options)?)
     };
     let picks = search.finish(picks, &finish)?;
     let tried = std::mem::take(&mut search.tried);
@@ -320,7 +323,9 @@ impl Search<'_> {
         if self.wants_accuracy() {
             return Ok(Some(if self.keeps(&uniform, &plain) { uniform } else { picks }));
         }
-        if !self.keeps(&uniform, &plain) || verdict.score.noise < plain.score.noise {
+        // Smaller gains are chance on a dozen samples.
+        let better = |verdict: &Verdict| verdict.score.noise < plain.score.noise * WORTHWHILE;
+        if !self.keeps(&uniform, &plain) || better(&verdict) {
             return Ok(Some(picks));
         }
         // Some of the changes are good: those of which most was expected, half of them, then a few.
@@ -335,7 +340,7 @@ impl Search<'_> {
                 continue;
             }
             let verdict = self.finished(&fewer, finish)?;
-            if self.keeps(&fewer, &verdict) && verdict.score.noise < plain.score.noise {
+            if self.keeps(&fewer, &verdict) && better(&verdict) {
                 return Ok(Some(fewer));
             }
         }
