@@ -186,11 +186,25 @@ pub(super) fn special(graph: &Graph, id: OpId) -> Option<String> {
             cuts.then(|| "tract does not cut by negative pads".into())
         }
         ("", "LSTM" | "GRU" | "RNN") => {
+            let size = |axis: usize| {
+                graph.input(id, 0).and_then(|v| graph.value(v).shape()?.dims.get(axis)?.known())
+            };
             let first = |at| graph.input(id, at).and_then(|v| graph.value(v).shape()?.dims.get(1)?.known());
+            let computed_state = graph.input(id, 5).is_some() && constant(5).is_none();
+            // An LSTM of an open batch was right, whatever the length.
+            let open_sizes = match size(1) {
+                Some(_) => size(0).is_none(),
+                None => !graph.op(id).kind.is("LSTM"),
+            };
             if graph.input(id, 4).is_some() && constant(4).is_none() {
                 Some("tract takes no computed lengths".into())
             } else if graph.input(id, 5).is_none() && first(0) != Some(1) {
                 Some("tract takes a state that is left out for one of batch 1".into())
+            } else if computed_state && open_sizes {
+                Some(
+                    "tract was seen to run it wrong for a computed state and sizes that only a run tells"
+                        .into(),
+                )
             } else {
                 None
             }
