@@ -80,7 +80,7 @@ fn report(count: usize) -> Report {
         before: 131_072,
         after: 18_432,
         error: Some(0.02 + 0.1 * wave(at, 19)),
-        output_error: (at % 4 == 0).then(|| 0.01 + 0.05 * wave(at, 29)),
+        output_error: at.is_multiple_of(4).then(|| 0.01 + 0.05 * wave(at, 29)),
         reason: "--bits".into(),
     };
     let point = |at: usize| Point {

@@ -107,10 +107,8 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<
             }
         }
     }
-    if let Some(wanted) = schema.get("const") {
-        if value != wanted {
-            found.push(format!("{at}: {value} is not {wanted}"));
-        }
+    if let Some(wanted) = schema.get("const").filter(|wanted| *wanted != value) {
+        found.push(format!("{at}: {value} is not {wanted}"));
     }
     let fits = match schema["type"].as_str() {
         Some("object") => value.is_object(),

@@ -92,7 +92,7 @@ impl TractSession {
         &mut self,
         plan: Arc<Plan>,
         inputs: TVec<TValue>,
-        step: &mut dyn FnMut(&TypedNode, &SymbolValues, &mut Evaluate<'_>) -> TractResult<TVec<TValue>>,
+        step: &mut Step<'_>,
     ) -> Result<(), RuntimeError> {
         let fail = |error: TractError| RuntimeError::Run { runtime: NAME, what: chain(error.as_ref()) };
         let state = match self.state.take() {
@@ -106,7 +106,7 @@ impl TractSession {
         // A state that failed in the middle of a run is not used again.
         let result = state.run_plan_with_eval(inputs, |cx, op_state, node, inputs| {
             let mut once = Some((op_state, inputs));
-            step(node, cx.symbols, &mut || {
+            step(&plan, node, cx.symbols, &mut || {
                 let (op_state, inputs) = once.take().ok_or_else(|| anyhow("a node ran twice"))?;
                 eval(cx, op_state, node, inputs)
             })
@@ -122,12 +122,11 @@ impl TractSession {
         let mut plan = self.shared.plan(&shapes)?;
         if self.shared.wants_proof(&plan) {
             // Nothing may be shown twice, so the trial run has no observer.
-            let trial = guard(|| self.run_with(plan.clone(), inputs.clone(), &mut |_, _, eval| eval()));
+            let trial = guard(|| self.run_with(plan.clone(), inputs.clone(), &mut |_, _, _, eval| eval()));
             self.shared.judge(trial.is_ok());
             plan = self.shared.plan(&shapes)?;
         }
-        let held = plan.clone();
-        self.run_with(plan.clone(), inputs, &mut |node, symbols, eval| step(&held, node, symbols, eval))?;
+        self.run_with(plan.clone(), inputs, step)?;
         Ok(plan)
     }
 }
@@ -329,7 +328,7 @@ impl Session for TractSession {
         }
         let mut dirty: HashSet<usize> = HashSet::new();
         let (inputs, _) = self.arrange(&recorded.feed)?;
-        let mut step = |node: &TypedNode, symbols: &SymbolValues, eval: &mut Evaluate<'_>| {
+        let mut step = |plan: &Plan, node: &TypedNode, symbols: &SymbolValues, eval: &mut Evaluate<'_>| {
             let reads = |outlet: &OutletId| dirty.contains(&outlet.node) || changed.contains_key(outlet);
             if !node.inputs.iter().any(reads) {
                 let known = recorded.values.get(&node.id).ok_or_else(|| anyhow("a node was not recorded"))?;
@@ -346,10 +345,9 @@ impl Session for TractSession {
                     *value = replacement.clone();
                 }
             }
-            show_node(&plan, node.id, &mut values, observer, symbols);
+            show_node(plan, node.id, &mut values, observer, symbols);
             Ok(values)
         };
-        let plan = recorded.plan.clone();
         guard(|| self.run_with(plan, inputs, &mut step))
     }
 }
