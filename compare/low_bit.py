@@ -84,10 +84,16 @@ class Ours:
     def __call__(self, s: Setting, out: Path) -> float | None:
         report = out.with_suffix(".json")
         command = [self.program, "quantize", s.model, "--mode", "weight-only", "-o", out, "--json", report]
-        if {"gptq", "awq", "awq+gptq"} & set(self.arguments):
+        if {"gptq", "awq", "awq+gptq", "int8-outliers", "--write-imatrix"} & set(self.arguments):
             command += ["--data", s.calibration]
-        run([*command, *self.arguments])
+        named = {"IMATRIX": out.with_suffix(".npz"), "HEAD=8": f"{head(s.model)}=8"}
+        run([*command, *(named.get(argument, argument) for argument in self.arguments)])
         return json.loads(report.read_text())["bits_per_weight"]
+
+
+def head(model: Path) -> str:
+    """What the last product computes: that of a language model's head, which patterns of weights know too."""
+    return [n.output[0] for n in onnx.load(model).graph.node if n.op_type in QUANTIZED_OPS][-1]
 
 
 def ours(program: Path, bits: int, block: int) -> Iterator[tuple[str, Ours]]:
@@ -99,6 +105,19 @@ def ours(program: Path, bits: int, block: int) -> Iterator[tuple[str, Ours]]:
         yield "onnxq rtn-search, symmetric", Ours(program, ["--weight-method", "rtn-search", "--symmetric", *size])
         yield "onnxq rtn-search, as the program comes", Ours(program, [])
         yield "onnxq kquant (Q4_K, two terms)", Ours(program, ["--weight-method", "kquant", *size])
+        floats = ["--embedding-bits", "float"]
+        for label, arguments in {
+            "rtn-search, scales of 8 bits": ["--scale-bits", "8"],
+            "rtn-search, scales of 8 bits, block 16": ["--scale-bits", "8", "--block", "16"],
+            "kquant (Q4_K), scales and offsets of 8 bits": ["--weight-method", "kquant", "--scale-bits", "8"],
+            "--target-bpw 4.6": ["--target-bpw", "4.6"],
+            "--mix q4_k_m": ["--mix", "q4_k_m"],
+            "--mix q4_k_m, scales of 8 bits": ["--mix", "q4_k_m", "--scale-bits", "8"],
+            "--bits-for HEAD=8": ["--bits-for", "HEAD=8"],
+            "--write-imatrix": ["--write-imatrix", "IMATRIX"],
+            "int8-outliers": ["--weight-method", "int8-outliers"],
+        }.items():
+            yield f"onnxq {label}", Ours(program, [*arguments, *floats])
     if bits == 4:
         yield "onnxq nf4", Ours(program, ["--weight-method", "nf4", *size])
 
