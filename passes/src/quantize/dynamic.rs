@@ -111,7 +111,8 @@ fn assign(plan: &mut QuantPlan, graph: &Graph, op: OpId, key: &str, choices: &Ch
             }
             return;
         }
-        // Beside integer kernels, a weight that is dequantized on every run only slows the layer down.
+        // Beside integer kernels, a weight that is dequantized on every run only slows the layer down: a speech enhancer of
+        // two recurrent layers ran at 0.70 of its float speed for a file of a quarter. Asked for, it is stored (`w8`).
         Dynamic::OnRequest(why) if asked.is_none() && !choices.dynamic => {
             entry.reason = why.into();
             return;

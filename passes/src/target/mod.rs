@@ -175,6 +175,12 @@ pub trait Target: Sync {
         false
     }
 
+    /// A layer whose weight of so many `elements` is stored in 8 bits and multiplied in float, with so many rows of data a
+    /// run, is slower than with a float weight: what reading fewer bytes saves is less than what making floats of them costs.
+    fn slowed_by_storage(&self, _elements: usize, _rows: u64) -> bool {
+        false
+    }
+
     /// Rows of a constant table may be gathered as codes and scaled behind; otherwise the table is dequantized before.
     fn gathers_codes(&self) -> bool {
         false

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail};
 use ir::{DType, Model};
 use passes::quantize::integer_io::integer_io;
+use passes::quantize::cost::slowed;
 use passes::quantize::{Precision, QuantPlan, emit_qdq, emit_qoperator};
 use passes::target::Target;
 use quant::Grid;
@@ -274,6 +275,7 @@ pub fn quantize<'a>(
         Mode::WeightOnly => anyhow::bail!("weights alone are quantized without a plan"),
     };
     model.settle();
+    note_if_slower(&mut job, &plan);
     let validation = match job.judged.is_empty() {
         true => Vec::new(),
         // What needs no data to be made is made, whatever the runtimes at hand can run.
@@ -299,6 +301,20 @@ pub fn quantize<'a>(
     Ok(Quantized { model, plan, accuracy: job.steps, validation, table, notes })
 }
 
+/// Warns of layers that are slower than before.
+fn note_if_slower(job: &mut Job<'_>, plan: &QuantPlan) {
+    let target = job.options.target;
+    let slow = slowed(job.float, plan, target);
+    if let Some(first) = slow.first() {
+        let (count, plural) = (slow.len(), if slow.len() == 1 { "layer has its" } else { "layers have their" });
+        job.notes.push(format!(
+            "{count} {plural} weights in 8 bits and compute in float ({first:?} for one): a smaller file, but slower than \
+             float on {}; --exclude keeps them as they are",
+            target.name()
+        ));
+    }
+}
+
 /// A target that takes only fixed sizes gets those of the first sample.
 fn fix_sizes<'a>(
     model: Model,
@@ -311,8 +327,15 @@ fn fix_sizes<'a>(
         let value = main.value(*value);
         value.data.is_none() && value.shape().is_none_or(|shape| shape.known().is_none())
     };
-    if !options.target.fixed_shapes() || source.is_empty() || !main.inputs().iter().any(open) {
+    if !options.target.fixed_shapes() || !main.inputs().iter().any(open) {
         return Ok((model, None));
+    }
+    if source.is_empty() {
+        // Nothing says how many at a time; one is what most run, and the only size that every model takes.
+        let Some(sizes) = single(main) else { return Ok((model, None)) };
+        let name = options.target.name();
+        notes.push(format!("{name} takes fixed sizes, and no data say which: a batch of one, {sizes:?}"));
+        return Ok((fixed(model, &sizes)?.0, None));
     }
     let sizes_of = |at: usize| -> Result<Vec<(String, Vec<usize>)>> {
         Ok(source.sample(at)?.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect())
@@ -357,6 +380,20 @@ fn fix_sizes<'a>(
     Ok((model, Some(Chosen { source, samples: same })))
 }
 
+/// The sizes of all inputs with a first dimension of 1 where it is open; none if another one is.
+fn single(graph: &ir::Graph) -> Option<BTreeMap<String, Vec<i64>>> {
+    let fed = graph.inputs().iter().filter(|&&value| graph.value(value).data.is_none());
+    let sizes = fed.map(|&value| {
+        let dims = graph.value(value).shape()?.dims.iter().enumerate();
+        let one = |(axis, dim): (usize, &ir::Dim)| match dim.known() {
+            Some(size) => i64::try_from(size).ok(),
+            None => (axis == 0).then_some(1),
+        };
+        Some((graph.value(value).name().to_string(), dims.map(one).collect::<Option<Vec<i64>>>()?))
+    });
+    sizes.collect()
+}
+
 /// Some samples of a source.
 struct Chosen<'a> {
     source: &'a dyn Source,
@@ -395,6 +432,18 @@ pub(in crate::pipeline) fn split(count: usize) -> (Vec<usize>, Vec<usize>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_first_dimension_is_taken_to_be_one() {
+        let sizes = |dims: &str| {
+            let text = format!(
+                "<ir_version: 10, opset_import: [\"\": 17]> g (float[{dims}] x) => (float[{dims}] y) {{ y = Relu(x) }}"
+            );
+            single(ir::text::parse(&text).unwrap().main())
+        };
+        assert_eq!(sizes("n,3"), Some(BTreeMap::from([("x".to_string(), vec![1, 3])])));
+        assert_eq!(sizes("1,n"), None);
+    }
 
     #[test]
     fn every_fifth_sample_is_held_back() {
