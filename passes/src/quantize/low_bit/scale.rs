@@ -24,11 +24,14 @@ pub(super) fn divide(
     let inverse: Vec<f64> = scales.iter().map(|&s| 1.0 / f64::from(s)).collect();
     let uses = graph.uses(value);
     let ours = uses.iter().all(|found| readers.contains(&found.op)) && !graph.is_output(value);
-    if ours && fold(graph, value, &inverse) {
+    let first = *readers.first()?;
+    // Its columns are channels, in front of height and width.
+    let pointwise = graph.op(first).kind.is("Conv");
+    if ours && !pointwise && fold(graph, value, &inverse) {
         return Some(value);
     }
-    let first = *readers.first()?;
-    let constant = numbers::from_floats(dtype, &[scales.len()], &inverse)?;
+    let dims = [scales.len(), 1, 1];
+    let constant = numbers::from_floats(dtype, if pointwise { &dims[..] } else { &dims[..1] }, &inverse)?;
     let mut build = Build::new(graph, first);
     build.hint = build.graph.value(value).name().to_string();
     let factors = build.constant("inverse_scales", constant);
