@@ -52,7 +52,8 @@ pub fn slowed<'p>(model: &Model, plan: &'p QuantPlan, target: &dyn Target) -> Ve
         let rows = macs(graph, op) / (elements as u64).max(1);
         Some(target.slowed_by_storage(elements, rows))
     };
-    let stored = plan.ops.iter().filter(|(_, op)| op.precision == Precision::W8 && op.kernel == Kernel::Float);
+    let stored =
+        plan.ops.iter().filter(|(_, op)| op.precision == Precision::W8 && op.kernel == Kernel::Float);
     stored.map(|(key, _)| key.as_str()).filter(|key| slow(key) == Some(true)).collect()
 }
 

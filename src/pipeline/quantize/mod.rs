@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
 use ir::{DType, Model};
-use passes::quantize::integer_io::integer_io;
 use passes::quantize::cost::slowed;
+use passes::quantize::integer_io::integer_io;
 use passes::quantize::{Precision, QuantPlan, emit_qdq, emit_qoperator};
 use passes::target::Target;
 use quant::Grid;
@@ -306,7 +306,8 @@ fn note_if_slower(job: &mut Job<'_>, plan: &QuantPlan) {
     let target = job.options.target;
     let slow = slowed(job.float, plan, target);
     if let Some(first) = slow.first() {
-        let (count, plural) = (slow.len(), if slow.len() == 1 { "layer has its" } else { "layers have their" });
+        let (count, plural) =
+            (slow.len(), if slow.len() == 1 { "layer has its" } else { "layers have their" });
         job.notes.push(format!(
             "{count} {plural} weights in 8 bits and compute in float ({first:?} for one): a smaller file, but slower than \
              float on {}; --exclude keeps them as they are",
@@ -384,12 +385,15 @@ fn fix_sizes<'a>(
 fn single(graph: &ir::Graph) -> Option<BTreeMap<String, Vec<i64>>> {
     let fed = graph.inputs().iter().filter(|&&value| graph.value(value).data.is_none());
     let sizes = fed.map(|&value| {
-        let dims = graph.value(value).shape()?.dims.iter().enumerate();
+        let shape = graph.value(value).shape()?;
         let one = |(axis, dim): (usize, &ir::Dim)| match dim.known() {
             Some(size) => i64::try_from(size).ok(),
             None => (axis == 0).then_some(1),
         };
-        Some((graph.value(value).name().to_string(), dims.map(one).collect::<Option<Vec<i64>>>()?))
+        Some((
+            graph.value(value).name().to_string(),
+            shape.dims.iter().enumerate().map(one).collect::<Option<Vec<i64>>>()?,
+        ))
     });
     sizes.collect()
 }
