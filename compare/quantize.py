@@ -223,7 +223,7 @@ def peer(subject: Subject, setting: str, command: Callable[[Path, Path, Path], l
 def ours_command(program: Path, model: Path, calib: Path, out: Path) -> list:
     """The default recipe."""
     command = [program, "quantize", model, "-o", out, "--data", calib, "--target", "ort-cpu"]
-    return [*command, "--json", f"{out}.json"]
+    return [*command, "--ort-lib", common.ort_library(), "--json", f"{out}.json"]
 
 
 def ours(subject: Subject, program: Path, out: Path) -> Row:

@@ -140,7 +140,8 @@ fn report(args: &Args, table: &CalibrationTable, expected: &[String]) -> Result<
         coverage.samples, table.total, coverage.values, table.runtime
     );
     if let Some(settled) = coverage.settled_after {
-        println!("nine of ten ranges settled after {settled} samples");
+        let plural = if settled == 1 { "" } else { "s" };
+        println!("nine of ten ranges settled after {settled} sample{plural}");
     }
     for (name, share) in coverage.drift.iter().filter(|(_, share)| *share > 0.1) {
         println!(

@@ -205,6 +205,7 @@ pub fn collect(session: &mut dyn Session, feed: &Feed) -> Result<Vec<(String, ir
 fn hinted(error: anyhow::Error) -> anyhow::Error {
     match error.downcast_ref::<RuntimeError>() {
         Some(RuntimeError::Load { runtime, .. }) if *runtime != "ort" => anyhow!("{error:#}{HINT}"),
+        Some(RuntimeError::Run { runtime: "reference", .. }) => anyhow!("{error:#}{ELSEWHERE}"),
         _ => error,
     }
 }
@@ -212,6 +213,10 @@ fn hinted(error: anyhow::Error) -> anyhow::Error {
 /// What to do where the embedded runtime cannot run a model.
 const HINT: &str =
     "\nhint: --runtime ort runs it in ONNX Runtime, --runtime reference by plain definitions, slowly";
+
+/// What to do where the definitions end.
+const ELSEWHERE: &str = "\nhint: --runtime ort runs it in ONNX Runtime, if that is installed: name its library with --ort-lib, \
+    set ORT_DYLIB_PATH, or install the Python package onnxruntime (1.20 or later)";
 
 /// Prepares a model whose values are replaced in replays: all taps, and these inputs.
 pub fn prepare_replays(
