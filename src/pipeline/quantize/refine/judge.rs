@@ -78,6 +78,14 @@ impl Score {
         self.outputs.iter().all(|output| output.beyond() <= 1.0)
     }
 
+    /// An output is worse than noisy: below [`QUALITY_DB`], or pixels beyond [`QUALITY_RMS`].
+    pub fn damaged(&self) -> bool {
+        self.outputs.iter().any(|output| match output.integer {
+            true => output.beyond() > 1.0,
+            false => decibels(output.noise) < QUALITY_DB,
+        })
+    }
+
     /// Noise beyond the bars, in units of what they allow, mean over the outputs; 0 where all are met. It falls by what each
     /// change takes off, in whatever order changes are made, as decibels do not.
     pub fn excess(&self) -> f64 {

@@ -3,9 +3,9 @@
 //!
 //! What a trial gains is the share of the noise beyond the bar that it takes off, times the decibels that the bar was
 //! missed by; what it costs is the larger of two shares: multiplications that leave the integer kernels, and bytes that
-//! the weights grow by. A group is kept if it gains [`WORTH_DB`] a whole model. So a bar that is missed by little does not
-//! cost a lot, and the same two numbers decide in reverse: what was given up as part of a group goes back to integers where
-//! that loses less than it is worth.
+//! the weights grow by. A group is kept if it gains [`WORTH_DB`] a whole model, or [`WORTH_NOISE_DB`] where nothing is
+//! damaged. So a bar that is missed by little does not cost a lot, and the same numbers decide in reverse: what was given up
+//! as part of a group goes back to integers where that loses less than it is worth.
 //!
 //! Bounded: as many runs over the judge's samples as [`GROUPS`] has entries, one more, and [`RETURNS`]; and one sample per
 //! suspect.
@@ -29,12 +29,21 @@ const GIVE_UP: usize = 5;
 /// Trials to return to integers what was given up in vain.
 const RETURNS: usize = 6;
 
-/// Decibels of missing quality that all multiplications (or all bytes) of the model are worth. A model that misses its bar
-/// by less is not given up as a whole.
+/// Decibels of missing quality that all multiplications (or all bytes) of the model are worth where an output is damaged
+/// ([`Score::damaged`]). A model that misses its bar by less is not given up as a whole.
 const WORTH_DB: f64 = 2.0;
+
+/// The same where outputs are noisier than their bars and no more: noise that is spread evenly over a model is not worth half its
+/// integers, a guilty few take off more than their share.
+const WORTH_NOISE_DB: f64 = 10.0;
 
 /// The share of the multiplications that may be given up without meeting the bar.
 const MOST_GIVEN_UP: f64 = 0.5;
+
+/// What the whole model is worth, in dB, to get away from `score`.
+fn price(score: &Score) -> f64 {
+    if score.damaged() { WORTH_DB } else { WORTH_NOISE_DB }
+}
 
 /// What trials are weighed against.
 struct Start {
@@ -116,7 +125,7 @@ impl Refiner<'_, '_> {
         let Some((candidate, score)) = self.in_float(sketches, start, all)? else { return Ok(false) };
         let cost = start.cost(&candidate.plan);
         let more = cost - start.cost(&self.draft.plan);
-        let worth = start.gain(&self.score, &score) >= WORTH_DB * more;
+        let worth = start.gain(&self.score, &score) >= price(&self.score) * more;
         let allowed = cost <= MOST_GIVEN_UP || score.passes();
         let kept = score.noise() < self.score.noise() * WORTHWHILE && worth && allowed;
         let what = described(&all[all.len() - new..], "to float", &candidate.plan);
@@ -146,7 +155,7 @@ impl Refiner<'_, '_> {
             let saved = start.cost(&self.draft.plan) - start.cost(&candidate.plan);
             let lost = start.gain(&score, &self.score);
             let still = score.passes() || !self.score.passes();
-            let kept = saved > 0.0 && still && lost < WORTH_DB * saved;
+            let kept = saved > 0.0 && still && lost < price(&score) * saved;
             let what = described(&returned, "back to integers", &candidate.plan);
             self.decide("restore_guilty", what, candidate, score, kept);
             if kept {
