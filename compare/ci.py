@@ -14,17 +14,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+import onnx
+from PIL import Image
+
+import common
 import conformance
 import folding
 import foreign
 import lossless
-import numpy as np
-import onnx
 import shapes
 import simplify
-from PIL import Image
-
-import common
 from common import FIXTURES, Named
 
 STEP = 8  #: every 8th node case: 220 of them, a few seconds

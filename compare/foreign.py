@@ -22,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import simplify
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 import common
 import peers
+import simplify
 from common import Named
 
 TARGETS = ["ort-cpu", "tensorrt", "openvino", "qnn", "tract"]

@@ -10,7 +10,6 @@ import itertools
 import sys
 
 import numpy as np
-
 from onnx import TensorProto, helper
 
 import common

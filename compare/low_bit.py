@@ -4,8 +4,9 @@
 Every tool makes a model file; `onnxq eval perplexity` scores it against the float model, in ONNX Runtime (the file as it is)
 and, with --tract, in tract too. Peers: onnxruntime's own weight-only tools, and the routines of the `gguf` package, whose
 weights are put back as floats because ONNX Runtime reads no GGUF. Embeddings stay float everywhere, as in the peers, so that
-rows differ in the quantizers alone (onnxruntime's HQQ and GPTQ need torch, and fail without); "as the program comes" also stores the embedding in 8 bits. Bits a weight count everything
-a quantized weight takes in the file (MatMulNBits pads nothing here).
+rows differ in the quantizers alone (onnxruntime's HQQ and GPTQ need torch, and fail without); "as the program comes" also
+stores the embedding in 8 bits. Bits a weight count everything a quantized weight takes in the file (MatMulNBits pads nothing
+here).
 
 Rows are kept in the cache, so a long run may be done in slices (--only, --models); --fresh makes those asked for anew.
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import numpy_helper
 
 import common
 

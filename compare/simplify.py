@@ -7,7 +7,7 @@ where weights were fused: RELATIVE of the output's largest value, wider for floa
 
 The memory of onnxq is compared with the size of the file, over what the program takes for a model of one node.
 
-With --generated the models are the networks of networks.py, under several operator sets, and with --package those that
+With --generated the models are the networks of networks/, under several operator sets, and with --package those that
 ship inside the onnx package: nodes and outputs only, the peers called as libraries.
 """
 
@@ -226,7 +226,7 @@ def side_by_side(name: str, title: str, items: list[tuple[str, onnx.ModelProto]]
 
 def main() -> None:
     parser = common.arguments(__doc__)
-    parser.add_argument("--generated", action="store_true", help="the networks of networks.py instead")
+    parser.add_argument("--generated", action="store_true", help="the networks of networks/ instead")
     parser.add_argument("--package", action="store_true", help="the models of the onnx package instead")
     parser.add_argument("--repeat", type=int, default=3, metavar="N")
     parser.add_argument("--peers", action="store_true", help="the peers alone, without onnxq")

@@ -9,7 +9,6 @@ faster. The peers calibrate on few samples: that changes no kernel.
 """
 
 import hashlib
-import json
 import statistics
 import sys
 import tempfile

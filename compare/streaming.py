@@ -28,7 +28,7 @@ class Decoder:
 
     def __init__(self, folder: Path, hidden: int, inner: int, words: int, heads: int):
         self.hidden, self.inner, self.words, self.heads = hidden, inner, words, heads
-        self.file = open(folder / "weights.bin", "wb")
+        self.file = open(folder / "weights.bin", "wb")  # noqa: SIM115 (closed with the model)
         self.noise = (np.random.default_rng(0).standard_normal(BLOCK) * 0.02).astype(np.float16)
         self.nodes, self.initializers, self.largest = [], [], 0
 
