@@ -110,11 +110,7 @@ fn correct_one(model: &mut Model, name: &str, shift: &[f64]) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn parse(body: &str) -> Model {
-        let text = format!("<ir_version: 10, opset_import: [\"\": 17]>\n{body}");
-        ir::text::parse(&text).unwrap_or_else(|error| panic!("{error} in\n{text}"))
-    }
+    use crate::testing::parse;
 
     fn shift(name: &str, by: &[f64]) -> BTreeMap<String, Vec<f64>> {
         BTreeMap::from([(name.to_string(), by.to_vec())])

@@ -17,6 +17,8 @@ mod numbers;
 mod pattern;
 pub mod preset;
 pub mod table;
+#[cfg(test)]
+mod testing;
 mod weights;
 
 mod eliminate_arithmetic;

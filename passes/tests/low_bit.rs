@@ -315,6 +315,32 @@ fn column_scales_are_folded_or_inserted() {
     }
 }
 
+/// The columns of a 1x1 convolution are channels, those of a product the last axis.
+#[test]
+fn column_scales_meet_the_axis_of_the_columns() {
+    let ort = profile("ort-cpu").unwrap();
+    let (n, k) = (8, 32);
+    let scales: Vec<f32> = (0..k).map(|at| 1.0 + at as f32 / 16.0).collect();
+    let spec = quant::weight::Spec::int4(32).with_bits(Bits::Eight);
+    for kind in [Kind::MatMul, Kind::Transposed, Kind::Gemm(0), Kind::Gemm(1), Kind::Conv] {
+        let float = model(kind, DType::F32, n, k, &numbers(n, k));
+        let (sites, _) = find(&float, 1);
+        let [site] = &sites[..] else { panic!("{} weights in {kind:?}", sites.len()) };
+        let mut scaled = view(site, &site.stored(&float).unwrap()).to_f32().unwrap();
+        scaled.chunks_mut(k).for_each(|row| row.iter_mut().zip(&scales).for_each(|(w, s)| *w *= s));
+        let q = rtn(&Weight::from_rows(&scaled[..], n, k).unwrap(), &spec).unwrap();
+        let packed = pack(site, DType::F32, &Coded::Uniform(q), &ort, Some(&scales)).unwrap();
+        let mut wired = float.clone();
+        wire(&mut wired, &[(site.clone(), packed)], |_| 0).unwrap();
+        let feed = feed(kind, DType::F32, n, k);
+        let (a, b) = (evaluate(&float, &feed).unwrap(), evaluate(&wired, &feed).unwrap());
+        // As above.
+        a.iter()
+            .zip(&b)
+            .for_each(|(a, b)| agree(a, b, Some(0.1)).unwrap_or_else(|e| panic!("{kind:?}: {e}")));
+    }
+}
+
 #[test]
 fn what_is_no_weight_stays_float_with_a_reason() {
     let mut b = Builder::new(21);

@@ -161,15 +161,8 @@ impl Analysis<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::parse;
     use quant::Layout;
-
-    fn parse(body: &str) -> Model {
-        let text = format!("<ir_version: 10, opset_import: [\"\": 17]>\n{body}");
-        let mut model = ir::text::parse(&text).unwrap_or_else(|error| panic!("{error} in\n{text}"));
-        let steps = [crate::Step::Once(crate::Spec::new("infer_shapes"))];
-        crate::run(&mut model, &steps, crate::Options::default()).unwrap();
-        model
-    }
 
     /// Runs the model and gives its outputs, and sketches with channels of everything on the way.
     fn run(model: &Model, input: &Tensor) -> (Vec<Vec<f32>>, BTreeMap<String, Sketch>) {

@@ -336,15 +336,8 @@ fn without_channels(sketch: &Sketch) -> Sketch {
 mod tests {
     use super::*;
     use crate::quantize::{Choices, choose as plan_of};
+    use crate::testing::parse;
     use quant::saturation::{dot, dot_saturating};
-
-    fn parse(body: &str) -> Model {
-        let text = format!("<ir_version: 10, opset_import: [\"\": 17]>\n{body}");
-        let mut model = ir::text::parse(&text).unwrap_or_else(|error| panic!("{error} in\n{text}"));
-        let steps = [crate::Step::Once(crate::Spec::new("infer_shapes"))];
-        crate::run(&mut model, &steps, crate::Options::default()).unwrap();
-        model
-    }
 
     fn fitted(model: &Model, saturates: bool, weights: bool, x: &[f32]) -> QuantPlan {
         let target = crate::target::target("ort-cpu").unwrap();

@@ -31,6 +31,13 @@ pub enum Reads {
     Rows,
 }
 
+impl Reads {
+    /// Axes of the data behind that of the columns: height and width, where the columns are channels.
+    pub(super) fn axes_behind(self) -> usize {
+        if self == Reads::Conv { 2 } else { 0 }
+    }
+}
+
 /// One operator that reads a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reader {

@@ -13,25 +13,26 @@ use ir::{Graph, OpId, ValueId};
 use super::build::Build;
 use crate::numbers;
 
-/// Divides `value` by `scales` for the operators `readers`; returns what they are to read. `all`: nobody else reads it.
+/// Divides `value` by `scales`, one a column, for the operators `readers`; returns what they are to read. `behind`: axes of the
+/// value behind that of the columns.
 pub(super) fn divide(
     graph: &mut Graph,
     value: ValueId,
     scales: &[f32],
+    behind: usize,
     readers: &[OpId],
     dtype: ir::DType,
 ) -> Option<ValueId> {
     let inverse: Vec<f64> = scales.iter().map(|&s| 1.0 / f64::from(s)).collect();
     let uses = graph.uses(value);
     let ours = uses.iter().all(|found| readers.contains(&found.op)) && !graph.is_output(value);
-    let first = *readers.first()?;
-    // Its columns are channels, in front of height and width.
-    let pointwise = graph.op(first).kind.is("Conv");
-    if ours && !pointwise && fold(graph, value, &inverse) {
+    // What makes the value has its parameters along the last axis.
+    if ours && behind == 0 && fold(graph, value, &inverse) {
         return Some(value);
     }
-    let dims = [scales.len(), 1, 1];
-    let constant = numbers::from_floats(dtype, if pointwise { &dims[..] } else { &dims[..1] }, &inverse)?;
+    let first = *readers.first()?;
+    let dims: Vec<usize> = [scales.len()].into_iter().chain(std::iter::repeat_n(1, behind)).collect();
+    let constant = numbers::from_floats(dtype, &dims, &inverse)?;
     let mut build = Build::new(graph, first);
     build.hint = build.graph.value(value).name().to_string();
     let factors = build.constant("inverse_scales", constant);

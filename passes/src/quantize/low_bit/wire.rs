@@ -81,7 +81,8 @@ fn divided(
     model: &mut Model,
     sites: &[(Site, Packed)],
 ) -> Result<BTreeMap<(GraphId, ValueId, usize), ValueId>, LowBitError> {
-    type Wish = (Vec<f32>, Vec<OpId>, Vec<usize>, DType);
+    // Scales and the axes behind them; who wants that.
+    type Wish = (Vec<f32>, usize, Vec<OpId>, Vec<usize>, DType);
     let mut wishes: BTreeMap<(GraphId, ValueId), Vec<Wish>> = BTreeMap::new();
     for (at, (site, packed)) in sites.iter().enumerate() {
         let Some(part) = &packed.input_scales else { continue };
@@ -91,19 +92,20 @@ fn divided(
         for reader in &site.readers {
             let Some(x) = reader.data(model) else { continue };
             let known = wishes.entry((reader.graph, x)).or_default();
-            match known.iter_mut().find(|wish| wish.0 == scales) {
+            let behind = reader.reads.axes_behind();
+            match known.iter_mut().find(|wish| wish.0 == scales && wish.1 == behind) {
                 Some(wish) => {
-                    wish.1.push(reader.op);
-                    wish.2.push(at);
+                    wish.2.push(reader.op);
+                    wish.3.push(at);
                 }
-                None => known.push((scales.clone(), vec![reader.op], vec![at], dtype)),
+                None => known.push((scales.clone(), behind, vec![reader.op], vec![at], dtype)),
             }
         }
     }
     let mut inputs = BTreeMap::new();
     for ((graph, x), wishes) in wishes {
-        for (scales, readers, members, dtype) in wishes {
-            let y = divide(model.graph_mut(graph), x, &scales, &readers, dtype)
+        for (scales, behind, readers, members, dtype) in wishes {
+            let y = divide(model.graph_mut(graph), x, &scales, behind, &readers, dtype)
                 .ok_or(LowBitError::Incomplete("float type for the scales of its input"))?;
             members.into_iter().for_each(|at| {
                 inputs.insert((graph, x, at), y);
