@@ -8,6 +8,7 @@ use ir::Model;
 use passes::quantize::Precision;
 
 use super::common::Bars;
+use super::table::Table;
 use crate::data::{Labels, Source};
 use crate::pipeline::digest;
 use crate::pipeline::prepare::quantizable;
@@ -170,10 +171,29 @@ impl AutoArgs {
 /// Says that the budgets cannot be kept, and what comes nearest.
 pub fn print_missed(found: &Found) {
     eprintln!("no plan keeps all budgets; the nearest that was found:");
+    eprint!("{}", budgets(found));
+}
+
+/// Says what was reached of each budget.
+pub fn print_reached(found: &Found) {
+    if !found.budgets.is_empty() {
+        print!("\n{}", budgets(found));
+    }
+}
+
+fn budgets(found: &Found) -> Table {
+    let mut table = Table::new(&["budget", "reached", ""]);
     for budget in &found.budgets {
         let mark = if budget.met { "kept" } else { "MISSED" };
-        eprintln!("  {:<24} {:<28} {mark}", budget.asked, budget.reached);
+        table.row(vec![budget.asked.clone(), budget.reached.clone(), mark.into()]);
     }
+    table
+}
+
+/// Notes of the search and of the main job, each once.
+pub fn notes(made: &Quantized, found: Option<&Found>) -> Vec<String> {
+    let searched = found.iter().flat_map(|found| &found.notes).filter(|note| !made.notes.contains(note));
+    made.notes.iter().chain(searched).cloned().collect()
 }
 
 /// The report of the main job.
@@ -201,9 +221,6 @@ pub fn of_quantized(
         None => Vec::new(),
     };
     let measured = found.map(|found| Measured { scores: &found.scores, groups: &found.groups });
-    let mut notes = made.notes.clone();
-    notes
-        .extend(found.iter().flat_map(|found| found.notes.clone()).filter(|note| !made.notes.contains(note)));
     let metric = found.and_then(|found| {
         found.accuracy.map(|(float, quantized, samples)| Metric {
             name: "top-1".into(),
@@ -235,7 +252,7 @@ pub fn of_quantized(
             ("written model".into(), digest::model(&made.model)),
         ],
         command: std::env::args().map(quoted).collect::<Vec<_>>().join(" "),
-        notes,
+        notes: notes(made, found),
         float: &float,
     }))
 }

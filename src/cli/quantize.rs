@@ -18,7 +18,9 @@ use crate::data::Labels;
 use crate::data::{Source, part, telling};
 use crate::pipeline::quantize::refine::Step;
 use crate::pipeline::quantize::{Format, Mode, QuantizeOptions, Quantized, Validation, quantize};
+use crate::pipeline::sensitivity::auto::Found;
 use crate::pipeline::table::CalibrationTable;
+use crate::report::schema::Budget;
 
 /// Quantize a model, and measure what that did to it
 #[derive(clap::Args)]
@@ -77,6 +79,7 @@ struct Report<'a> {
     integer_share: Option<f64>,
     accuracy: &'a [Step],
     validation: &'a [Validation],
+    budgets: &'a [Budget],
     notes: &'a [String],
     plan: &'a QuantPlan,
 }
@@ -152,6 +155,7 @@ pub fn run(args: &Args) -> Result<bool> {
         let report = auto::of_quantized(&args.model, &model, source, &options, &made, found.as_ref(), size)?;
         args.auto.write(&report)?;
     }
+    made.notes = auto::notes(&made, found.as_ref());
     let report = Report {
         version: 1,
         model: args.model.display().to_string(),
@@ -161,6 +165,7 @@ pub fn run(args: &Args) -> Result<bool> {
         integer_share: made.plan.integer_share(),
         accuracy: &made.accuracy,
         validation: &made.validation,
+        budgets: found.as_ref().map_or(&[], |found| &found.budgets),
         notes: &made.notes,
         plan: &made.plan,
     };
@@ -168,9 +173,9 @@ pub fn run(args: &Args) -> Result<bool> {
         Some(path) if path.as_os_str() == "-" => println!("{}", serde_json::to_string_pretty(&report)?),
         Some(path) => {
             proto::write_file(path, &serde_json::to_vec_pretty(&report)?)?;
-            print(&made, before, after);
+            print(&made, found.as_ref(), before, after);
         }
-        None => print(&made, before, after),
+        None => print(&made, found.as_ref(), before, after),
     }
     if made.validation.is_empty() && args.bars.any() {
         eprintln!("bar missed: nothing was measured");
@@ -225,7 +230,7 @@ fn print_steps(steps: &[Step]) {
     print!("{table}");
 }
 
-fn print(made: &Quantized, before: u64, after: u64) {
+fn print(made: &Quantized, found: Option<&Found>, before: u64, after: u64) {
     let kib = |bytes: u64| format!("{:.0} KiB", bytes as f64 / 1024.0);
     println!(
         "size            {} -> {} ({:.2} x smaller)",
@@ -241,6 +246,9 @@ fn print(made: &Quantized, before: u64, after: u64) {
         println!("multiplications {:.1} % on integers", share * 100.0);
     }
     print_steps(&made.accuracy);
+    if let Some(found) = found {
+        auto::print_reached(found);
+    }
     print_validation(&made.validation);
     print_float(&made.plan);
     for note in &made.notes {

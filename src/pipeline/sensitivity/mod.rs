@@ -16,6 +16,7 @@ pub mod judge;
 pub mod mix;
 pub mod part;
 pub mod run;
+mod search;
 pub mod table;
 pub mod timing;
 
