@@ -149,12 +149,15 @@ main (float[1,8,6,6] x) => (float[1,16,6,6] y)
 <float[16,8,1,1] w1 = {}, float[16,16,1,1] w2 = {}, float[16,16,1,1] w3 = {}>
 { a = Conv (x, w1)  b = Conv (a, w2)  y = Conv (b, w3) }"#;
     let model = filled(text);
-    let (plan, out) = quantized(&model, "ort-cpu", Form::Qdq, |choices| {
-        choices.overrides.insert("b".into(), Precision::Float);
-    });
-    assert!(!plan.weights.contains_key("b"));
-    assert_eq!(count(&out, "Max"), 1, "{}", ir::text::print(&out));
-    assert!(sqnr(&model, &out) > GOOD);
+    for precision in [Precision::Float, Precision::Fp16] {
+        let (plan, out) = quantized(&model, "ort-cpu", Form::Qdq, |choices| {
+            choices.overrides.insert("b".into(), precision);
+        });
+        assert!(!plan.weights.contains_key("b"));
+        assert_eq!(plan.ops["b"].precision, precision);
+        assert_eq!(count(&out, "Max"), 1, "{}", ir::text::print(&out));
+        assert!(sqnr(&model, &out) > GOOD);
+    }
 }
 
 /// onnxruntime makes a float Gemm of a product and the vector added to it, unless the vector has the product's rank.

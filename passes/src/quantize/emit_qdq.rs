@@ -138,10 +138,11 @@ pub fn emit_qdq(model: &mut Model, plan: &QuantPlan) -> Result<(), EmitError> {
     }
     for (key, (id, op)) in &places {
         let Some(entry) = plan.ops.get(key) else { continue };
-        let formless = entry.precision == Precision::Dynamic || entry.precision.is_storage();
+        // Codes of weights alone are a form of their own; weights in half precision are floats by the time they are used.
+        let coded = matches!(entry.precision, Precision::Dynamic | Precision::W8 | Precision::W4);
         let graph = model.graph_mut(*id);
-        if !formless && graph.is_live(*op) {
-            target.keep_form(graph, *op, entry.precision != Precision::Float);
+        if !coded && graph.is_live(*op) {
+            target.keep_form(graph, *op, entry.precision.is_static());
         }
     }
     Ok(())

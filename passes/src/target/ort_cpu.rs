@@ -86,13 +86,18 @@ fn sum_up(graph: &mut Graph, op: OpId) {
     }
 }
 
-/// Puts a copy between the rounded data and an operator that stays float, if its output is rounded too.
+/// Puts a copy between the rounded data and an operator that stays float. Its weight is a constant, or a Cast of one.
 fn shield(graph: &mut Graph, op: OpId) {
     let rounded = |graph: &Graph| -> Option<ValueId> {
         let data = graph.input(op, 0)?;
         let (writer, _) = graph.producer(data)?;
-        let weight = graph.constant(graph.input(op, 1)?);
-        (graph.op(writer).kind.is("DequantizeLinear") && weight.is_some()).then_some(data)
+        let weight = graph.input(op, 1)?;
+        let stored = match graph.producer(weight) {
+            Some((cast, _)) if graph.op(cast).kind.is("Cast") => graph.input(cast, 0)?,
+            _ => weight,
+        };
+        let float = graph.constant(stored).is_some();
+        (graph.op(writer).kind.is("DequantizeLinear") && float).then_some(data)
     };
     let Some(data) = rounded(graph) else { return };
     let name = format!("{}_unfused", graph.value(data).name());

@@ -111,10 +111,8 @@ impl<'a> Judge<'a> {
         self.compared(model, &self.run(model)?)
     }
 
-    /// Judges a model as it will be written, in every runtime at hand: it is as good as in the worst of them. ONNX Runtime
-    /// changes some graphs of mixed precision before it runs them: from version 1.21 on it rounds the float weights of a
-    /// convolution or Gemm whose data come from codes and whose result becomes codes (WeightBiasQuantization), which no
-    /// other runtime does and nothing in the file can forbid.
+    /// Judges a model as it will be written, in every runtime at hand: it is as good as in the worst of them, because a
+    /// runtime may change a graph of mixed precision before it runs it.
     ///
     /// # Errors
     /// The runtime of the float model fails on a sample.
