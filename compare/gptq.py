@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""GPTQ of one layer: ours against a straightforward NumPy implementation, Gram matrix included, same threads; and against
-the matrix products that it needs, where `cargo bench -p onnxq-quant --bench gptq` was run before.
+"""GPTQ of one layer: ours against straightforward implementations, Gram matrix included, same threads; and against the matrix
+products that it needs, where `cargo bench -p onnxq-quant --bench gptq` was run before.
 
-The NumPy form is the usual one (Frantar et al.): H = X'X, Cholesky of its inverse, lazy blocks of 128 columns, one column at
-a time, groups of 32 with min/max grids. Ours runs like that, with its own grids, as it comes, and with two improvement sweeps.
-Both errors are printed: speed is only worth something at equal quality.
+The straightforward form is the published one (Frantar et al.): H = X'X, Cholesky of its inverse, lazy blocks of 128 columns,
+one column at a time, groups of 32 with min/max grids; in PyTorch (where torch is installed) and in NumPy. onnxruntime's own
+`gptq_quantize` is given a model of one MatMul. Ours runs like that, with its own grids, as it comes, and with two improvement
+sweeps. All errors are printed: speed is only worth something at equal quality.
 """
 
 import os
@@ -17,6 +18,7 @@ import json  # noqa: E402
 import time  # noqa: E402
 
 import numpy as np  # noqa: E402
+import onnx  # noqa: E402
 
 import common  # noqa: E402
 from weights import Quantizers  # noqa: E402
@@ -52,6 +54,81 @@ def numpy_gptq(weight: np.ndarray, inputs: np.ndarray) -> np.ndarray:
             errors[:, k] = error
         work[:, end:] -= errors @ upper[begin:end, end:]
     return out
+
+
+def torch_gptq(weight: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    import torch
+
+    torch.set_num_threads(THREADS)
+    with torch.no_grad():
+        work, rows = torch.from_numpy(weight.copy()), torch.from_numpy(inputs)
+        cols, top = work.shape[1], 2**BITS - 1
+        h = torch.zeros(cols, cols)
+        for batch in rows.split(2048):
+            h += batch.t() @ batch
+        dead = torch.diag(h) == 0
+        h[dead, dead] = 1
+        work[:, dead] = 0
+        h += DAMPING * torch.diag(h).mean() * torch.eye(cols)
+        upper = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True)
+        out = torch.zeros_like(work)
+        for begin in range(0, cols, LAZY):
+            end = min(begin + LAZY, cols)
+            block, local = work[:, begin:end].clone(), upper[begin:end, begin:end]
+            errors = torch.zeros_like(block)
+            for k in range(end - begin):
+                if (begin + k) % GROUP == 0:
+                    group = block[:, k : k + GROUP]
+                    low, high = group.amin(1).clamp(max=0), group.amax(1).clamp(min=0)
+                    scale = ((high - low) / top).clamp(min=1e-12)
+                    zero = torch.round(-low / scale).clamp(0, top)
+                column = block[:, k]
+                value = scale * (torch.clamp(torch.round(column / scale) + zero, 0, top) - zero)
+                out[:, begin + k] = value
+                error = (column - value) / local[k, k]
+                block[:, k:] -= error.unsqueeze(1).matmul(local[k, k:].unsqueeze(0))
+                errors[:, k] = error
+            work[:, end:] -= errors.matmul(upper[begin:end, end:])
+    return out.numpy()
+
+
+class Samples:
+    """Batches of tokens, as onnxruntime asks for them."""
+
+    batch_size = 1
+
+    def __init__(self, inputs: np.ndarray):
+        self.batches = np.array_split(inputs, max(1, len(inputs) // 2048))
+
+    def __iter__(self):
+        return (({"tokens": batch}, None) for batch in self.batches)
+
+
+def onnxruntime_gptq(weight: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    """onnxruntime's own, on a model of one product; what its codes stand for."""
+    import onnxruntime
+    from onnxruntime.quantization.neural_compressor import gptq_quantize
+
+    rows, cols = weight.shape
+    value = onnx.helper.make_tensor_value_info
+    node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"], "product")
+    # The quantizer reads a node's input off a run, so it must be computed.
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["tokens"], ["x"]), node],
+        "layer",
+        [value("tokens", onnx.TensorProto.FLOAT, ["n", cols])],
+        [value("y", onnx.TensorProto.FLOAT, ["n", rows])],
+        [onnx.numpy_helper.from_array(np.ascontiguousarray(weight.T), "w")],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("com.microsoft", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    samples = Samples(inputs)
+    made = gptq_quantize(model, samples, num_bits=BITS, group_size=GROUP, percdamp=DAMPING, n_samples=-1)
+    session = onnxruntime.InferenceSession(made.model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"tokens": np.eye(cols, dtype=np.float32)})[0].T
+
+
+PEERS = {"PyTorch": torch_gptq, "NumPy": numpy_gptq, "onnxruntime": onnxruntime_gptq}
 
 
 def quotients() -> str:
@@ -91,10 +168,18 @@ def main() -> None:
             sample = inputs[:2048]
             return float(np.linalg.norm(sample @ (weight - quantized).T) / np.linalg.norm(sample @ weight.T))
 
-        start = time.perf_counter()
-        theirs = numpy_gptq(weight, inputs)
-        seconds = time.perf_counter() - start
-        rows.append([size, "NumPy", f"{seconds:.2f}", "1.0", f"{error(theirs):.4f}"])
+        peers: dict[str, float] = {}
+        for name, peer in PEERS.items():
+            if args.only and args.only not in name:
+                continue
+            try:
+                peer(weight[:64, :64].copy(), inputs[:256, :64].copy())  # loads what it needs
+                start = time.perf_counter()
+                theirs = peer(weight, inputs)
+                peers[name] = time.perf_counter() - start
+                rows.append([size, name, f"{peers[name]:.2f}", *["-"] * len(PEERS), f"{error(theirs):.4f}"])
+            except ImportError as missing:
+                common.progress(f"{name}: {missing}")
         for label, options in [
             ("ours, min/max grids, no sweeps", {"range": "min_max", "order": "natural", "sweeps": 0}),
             ("ours", {}),
@@ -102,10 +187,12 @@ def main() -> None:
         ]:
             answer = quantizers(weight, "gptq", BITS, GROUP, inputs=inputs, damping=DAMPING, **options)
             ours = answer.facts["seconds"]
-            rows.append([size, label, f"{ours:.2f}", f"{seconds / ours:.1f}", f"{error(answer.weight):.4f}"])
-    text = common.table(["K = N", f"GPTQ of {args.tokens} tokens", "seconds", "times faster", "output error"], rows)
+            faster = [f"{peers[name] / ours:.1f}" if name in peers else "-" for name in PEERS]
+            rows.append([size, label, f"{ours:.2f}", *faster, f"{error(answer.weight):.4f}"])
+    faster = [f"times as fast as {name}" for name in PEERS]
+    text = common.table(["K = N", f"GPTQ of {args.tokens} tokens", "seconds", *faster, "output error"], rows)
     text += f"\n\n{THREADS} thread(s) each.{quotients()}"
-    common.report("gptq", "GPTQ of one layer", text, args.save, ["numpy"])
+    common.report("gptq", "GPTQ of one layer", text, args.save, ["numpy", "onnxruntime", "torch"])
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ class Ours:
 
     def __call__(self, s: Setting, out: Path) -> float | None:
         report = out.with_suffix(".json")
-        command = [self.program, "quantize", s.model, "--mode", "weight-only", "-o", out, "--json", report]
+        command = [self.program, "quantize", s.model, "--mode", "weight-only", "--restart", "-o", out, "--json", report]
         if {"gptq", "awq", "awq+gptq", "int8-outliers", "--write-imatrix"} & set(self.arguments):
             command += ["--data", s.calibration]
         named = {"IMATRIX": out.with_suffix(".npz"), "HEAD=8": f"{head(s.model)}=8"}

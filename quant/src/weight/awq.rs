@@ -112,7 +112,7 @@ pub fn awq_scales(
 }
 
 /// At most [`MOST_ROWS`] rows, evenly spread.
-fn sample_rows(weight: &Weight<'_>) -> Result<Vec<f32>, WeightError> {
+pub(super) fn sample_rows(weight: &Weight<'_>) -> Result<Vec<f32>, WeightError> {
     let (rows, cols) = (weight.rows(), weight.cols());
     if rows <= MOST_ROWS {
         return weight.to_f32();

@@ -8,13 +8,14 @@
 //!
 //! - [`Weight`] the input view, [`Spec`] what is asked for, [`Quantized`] the result with integer zero points
 //! - Data-free: [`rtn`] min/max; [`rtn_search`] the default; [`hqq`]; [`nf4`] tables of values; [`kquant`] super-blocks
-//! - Calibrated, from a [`gram`] matrix of the layer's inputs: [`gptq`]; [`awq`], alone or before `gptq`; [`cross`] new
-//!   targets where the layers before are quantized already; [`outliers`] the LLM.int8 split
+//! - Calibrated, from a [`gram`] matrix of the layer's inputs: [`gptq`]; [`awq`]; [`awq_gptq`] one before the other where
+//!   that helps; [`cross`] new targets where the layers before are quantized already; [`outliers`] the LLM.int8 split
 //! - [`double`]: scales of eight bits for any of them
 //! - Choosing widths: [`loss`] what a choice costs, [`budget`] the best choices for a size, [`kmix`] llama.cpp's presets
 
 pub mod affine;
 pub mod awq;
+pub mod awq_gptq;
 pub mod budget;
 pub mod cross;
 pub mod double;

@@ -47,6 +47,24 @@ pub enum Note {
     },
 }
 
+impl std::fmt::Display for Note {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Note::ZeroBlocks(count) => write!(f, "{count} blocks hold only zeros"),
+            Note::ScaleOutOfType(count) => {
+                write!(f, "{count} scales were moved into the range of their type")
+            }
+            Note::DeadColumns(count) => {
+                write!(f, "{count} inputs were always zero: rounded to nearest there")
+            }
+            Note::DampingRaised { asked, used } => {
+                write!(f, "the inputs are nearly dependent: damping {used} instead of {asked}")
+            }
+            Note::FellBack { to, why } => write!(f, "{to:?} instead: {why}"),
+        }
+    }
+}
+
 /// How a result came about.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {

@@ -5,9 +5,11 @@
 //! so its error counts as many times as there are layers that write to the stream. Sizes are those of the packed tensors. Under
 //! a budget the blocks of integer grids are free too (unless --block is given): 4 bits in blocks of 128 lose less than 3 bits.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, ensure};
 use ir::{DType, Model};
-use passes::quantize::low_bit::{Packed, ProductForm, Site, pack, roles};
+use passes::quantize::low_bit::{Packed, ProductForm, Site, find, pack, roles};
 use quant::weight::Weight;
 use quant::weight::budget::{BudgetError, Choice as Way, exact, greedy};
 use quant::weight::gram::Gram;
@@ -18,7 +20,7 @@ use super::calibrated::observe;
 use super::importance::Importance;
 use super::method::{Choice, Why};
 use super::options::{Budget, LowBitOptions, WeightMethod};
-use super::{Progress, view, wrong};
+use super::{LEAST, Progress, view, wrong};
 use crate::data::Source;
 
 /// Rows of a weight that are tried: the error of a weight is a mean over its rows.
@@ -131,9 +133,13 @@ fn infeasible(budget: Budget, least: u64, rest: u64, elements: u64) -> Infeasibl
 /// Bytes of everything but the weights: nodes, names, what stays float, and the names and sizes of the new tensors.
 fn rest_of_the_file(model: &Model, sites: &[(Site, Choice)], all: &[Vec<Candidate>]) -> Result<u64> {
     let mut stripped = model.clone();
+    // A float embedding stays beside the codes of the head that is tied to it.
+    let tables: BTreeSet<_> =
+        find(model, LEAST).0.iter().filter(|s| s.is_table()).map(|s| (s.graph, s.value)).collect();
     for (site, _) in sites {
-        let own = [(site.graph, site.value)];
-        for (graph, value) in own.into_iter().chain(site.copies.iter().copied()) {
+        let own =
+            [(site.graph, site.value)].into_iter().filter(|own| site.is_table() || !tables.contains(own));
+        for (graph, value) in own.chain(site.copies.iter().copied()) {
             let dtype = model.graph(graph).constant(value).map_or(DType::F32, ir::Tensor::dtype);
             let empty = ir::Tensor::new(dtype, &[0][..], Vec::new())?;
             stripped.graph_mut(graph).make_constant(value, empty);

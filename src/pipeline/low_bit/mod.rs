@@ -6,12 +6,15 @@
 
 mod assign;
 mod calibrated;
+mod groups;
 pub mod imatrix;
 mod importance;
+mod layer;
 mod method;
 mod mixed;
 pub mod options;
 mod spool;
+mod stream;
 
 use anyhow::{Context, Result, bail};
 use ir::{DType, Model};
@@ -179,6 +182,9 @@ pub fn low_bit(
         Some(folder) => Spool::open(folder, &fingerprint(&float, &sites, source, options)?)?,
         None => Spool::in_memory(),
     };
+    if spool.forgot {
+        notes.push("unfinished work of another request, which needed no data, was forgotten".into());
+    }
     if spool.len() > 0 {
         notes.push(format!("resumed: {} of {} weights were finished before", spool.len(), sites.len()));
     }
@@ -332,7 +338,7 @@ fn finish(
         Some(_) => None,
     };
     let stored = packed.product.as_ref().or(packed.table.as_ref());
-    let mut notes: Vec<String> = coded.provenance().notes.iter().map(|note| format!("{note:?}")).collect();
+    let mut notes: Vec<String> = coded.provenance().notes.iter().map(ToString::to_string).collect();
     let moved = options.profile.fit(choice.spec.bits, Block::Columns(options.block.max(1)), site.cols);
     if options.block > 0 && options.profile.blocks != Blocks::Any && moved.1 != Block::Columns(options.block)
     {
@@ -406,9 +412,10 @@ fn fingerprint(
     let looks =
         options.method.is_calibrated() || options.method == WeightMethod::Int8Outliers || options.observe;
     if let Some(source) = source.filter(|_| looks) {
-        for at in 0..calibrated::enough(source, options)? {
+        for at in 0..stream::enough(source, options)? {
             hash.update(super::digest::sample(&source.sample(at)?));
         }
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(if looks { digest } else { format!("{}{digest}", spool::CHEAP) })
 }

@@ -2,8 +2,10 @@
 //!
 //! A folder with two files. `weights.bin` holds the packed tensors, each at a multiple of 4 KiB and mapped as soon as it is
 //! written; `journal.jsonl` has a line for the run and one for each finished weight, written after its tensors. A last line
-//! that is cut short is ignored, so it does not matter when the run ends. A folder of another run, and tensors that are not
-//! those that were written (each line has a checksum of its own), are refused.
+//! that is cut short is ignored, so it does not matter when the run ends. A folder of another run is refused if its work was
+//! dear, and forgotten if nothing is finished in it or can be made again in no time (data-free methods): whoever leaves out
+//! a weight that an error named should not have to ask twice. Tensors that are not those that were written (each line has a
+//! checksum of its own) are refused.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -20,6 +22,8 @@ use serde::{Deserialize, Serialize};
 use super::WeightReport;
 
 const PAGE: u64 = 4096;
+/// What the line of a run begins with if its work is cheap to do again.
+pub const CHEAP: &str = "data-free ";
 
 /// A finished weight.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -44,6 +48,8 @@ struct Line {
 pub struct Spool {
     disk: Option<Disk>,
     done: BTreeMap<String, Finished>,
+    /// Work of another run was there, and is gone.
+    pub forgot: bool,
 }
 
 struct Disk {
@@ -56,13 +62,13 @@ struct Disk {
 impl Spool {
     /// Nothing finished; everything stays in memory.
     pub fn in_memory() -> Spool {
-        Spool { disk: None, done: BTreeMap::new() }
+        Spool { disk: None, done: BTreeMap::new(), forgot: false }
     }
 
-    /// Opens the folder, and takes up what is left of a run with this fingerprint.
+    /// Opens the folder, and takes up what is left of a run with this fingerprint. Cheap work of another run is forgotten.
     ///
     /// # Errors
-    /// The folder holds another run's work, or cannot be written.
+    /// The folder holds another run's dear work, or cannot be written.
     pub fn open(folder: &Path, fingerprint: &str) -> Result<Spool> {
         let wrong = || format!("cannot keep unfinished work in {}", folder.display());
         std::fs::create_dir_all(folder).with_context(wrong)?;
@@ -71,7 +77,14 @@ impl Spool {
         };
         let (data, mut journal) =
             (open("weights.bin").with_context(wrong)?, open("journal.jsonl").with_context(wrong)?);
-        let mut spool = Spool { disk: None, done: BTreeMap::new() };
+        let mut spool = Spool { disk: None, done: BTreeMap::new(), forgot: false };
+        let (first, finished) = first_line(&journal).with_context(wrong)?;
+        if first != fingerprint.as_bytes() && (first.starts_with(CHEAP.as_bytes()) || !finished) {
+            spool.forgot = finished;
+            journal.set_len(0).with_context(wrong)?;
+            data.set_len(0).with_context(wrong)?;
+        }
+        journal.rewind().with_context(wrong)?;
         let (mut kept, mut end) = (0, 0);
         for (at, line) in BufReader::new(&journal).split(b'\n').enumerate() {
             let line = line.with_context(wrong)?;
@@ -160,6 +173,13 @@ impl Disk {
     }
 }
 
+/// The line of the run that a journal belongs to, and whether a line follows.
+fn first_line(journal: &File) -> std::io::Result<(Vec<u8>, bool)> {
+    let mut lines = BufReader::new(journal).split(b'\n');
+    let first = lines.next().transpose()?.unwrap_or_default();
+    Ok((first, lines.next().transpose()?.is_some()))
+}
+
 /// Tells damaged tensors from whole ones, at the speed of memory: four lanes of eight bytes, as it need not withstand anybody
 /// who means harm.
 fn checksum(finished: &Finished) -> Result<u64> {
@@ -240,6 +260,19 @@ mod tests {
         assert_eq!((again.len(), &part.bytes()[..]), (2, &codes[..]));
         drop((again, part));
         assert!(Spool::open(&work, "two").is_err(), "another run's");
+        // Cheap work of another run is forgotten, and so is a folder in which nothing is finished.
+        let cheap = folder.path().join("cheap");
+        let mut spool = Spool::open(&cheap, &format!("{CHEAP}one")).unwrap();
+        spool.put("a", finished(codes.clone())).unwrap();
+        drop(spool);
+        assert_eq!(Spool::open(&cheap, &format!("{CHEAP}one")).unwrap().len(), 1);
+        let other = Spool::open(&cheap, "two").unwrap();
+        assert!(other.forgot && other.len() == 0);
+        drop(other);
+        let third = Spool::open(&cheap, "three").unwrap();
+        assert!(!third.forgot && third.len() == 0);
+        drop(third);
+        assert!(!Spool::open(&cheap, "three").unwrap().forgot);
         // A last line that is cut short is a weight that was not finished.
         let journal = work.join("journal.jsonl");
         let whole = std::fs::read(&journal).unwrap();

@@ -40,7 +40,7 @@ pub enum Mode {
     Static,
     /// Weights ahead of time; activations when the model runs, where the target does that fast. Needs no data.
     Dynamic,
-    /// Weights only, to few bits; see [`weight_only`].
+    /// Weights only, to few bits.
     WeightOnly,
 }
 

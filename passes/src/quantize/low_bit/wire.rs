@@ -442,6 +442,13 @@ fn int8_outliers(
         Some(kept) => build.onnx("Mul", &[x, kept], &[]),
         None => x,
     };
+    // The narrow types have neither the digits for 127 steps (bfloat16) nor the range for sums of products (float16).
+    let wide = DType::F32;
+    let as_type = |dtype: DType| [("to", AttrValue::Int(i64::from(dtype.code())))];
+    let [rest, scales] = match float == wide {
+        true => [rest, scales],
+        false => [rest, scales].map(|value| build.onnx("Cast", &[value], &as_type(wide))),
+    };
     let magnitudes = build.onnx("Abs", &[rest], &[]);
     let keep = ("keepdims", AttrValue::Int(1));
     let largest = if opset >= 18 {
@@ -450,18 +457,21 @@ fn int8_outliers(
     } else {
         build.onnx("ReduceMax", &[magnitudes], &[("axes", AttrValue::Ints(vec![-1])), keep])
     };
-    let share = build.constant("step", numbers::from_floats(float, &[], &[1.0 / 127.0])?);
-    // A token of zeros: any positive step gives zeros. Above the least normal number of float16.
-    let least = build.constant("least_step", numbers::from_floats(float, &[], &[1e-4 / 127.0])?);
+    let share = build.constant("step", numbers::from_floats(wide, &[], &[1.0 / 127.0])?);
+    // A token of zeros: any positive step gives zeros.
+    let least = build.constant("least_step", numbers::from_floats(wide, &[], &[1e-30])?);
     let step = build.onnx("Mul", &[largest, share], &[]);
     let step = build.onnx("Max", &[step, least], &[]);
     let units = build.onnx("Div", &[rest, step], &[]);
     let whole = build.onnx("Round", &[units], &[]);
-    let integers = build.onnx("Cast", &[whole], &[("to", AttrValue::Int(i64::from(DType::I8.code())))]);
+    let integers = build.onnx("Cast", &[whole], &as_type(DType::I8));
     let sums = build.onnx("MatMulInteger", &[integers, codes], &[]);
-    let sums = build.onnx("Cast", &[sums], &[("to", AttrValue::Int(i64::from(float.code())))]);
+    let sums = build.onnx("Cast", &[sums], &as_type(wide));
     let tokens = build.onnx("Mul", &[sums, step], &[]);
-    let y = build.onnx("Mul", &[tokens, scales], &[]);
+    let mut y = build.onnx("Mul", &[tokens, scales], &[]);
+    if float != wide {
+        y = build.onnx("Cast", &[y], &as_type(float));
+    }
     let [_, Some(columns), Some(outliers)] = split else { return Some(y) };
     let picked = build.onnx("Gather", &[x, columns], &[("axis", AttrValue::Int(-1))]);
     let other = build.onnx("MatMul", &[picked, outliers], &[]);
