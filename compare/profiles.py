@@ -4,7 +4,8 @@
 A small decoder is quantized for each profile, width and block; the result runs on windows of tokens in every runtime and
 version at hand that the profile promises. The reference is our own evaluator on the very same file. What is looked at: the
 most likely next token at every position, the largest difference of the logits, and which operators are left in the graph
-that onnxruntime makes of the model (a DequantizeLinear that was not fused is the slow form).
+that the runtime makes of the model: in onnxruntime a DequantizeLinear that was not fused is the slow form, in OpenVINO a
+FullyConnected of f32 is a weight that was unpacked. With --only the table is that of its own name.
 
 Other versions of onnxruntime: --ort VERSION=FOLDER, where FOLDER is what `pip install --no-deps --target FOLDER
 onnxruntime==VERSION` made. TensorRT is checked by rules only: `onnxq check --target tensorrt`.
@@ -33,7 +34,8 @@ PROFILES = [
     ("tract", [8], None),
     ("plain", [2, 4, 8], None),
 ]
-#: Runtimes may compute products of 8-bit weights with activations rounded to 8 bits (accuracy_level 4, or fused DQ).
+#: Runtimes may compute products of 8-bit weights with activations rounded to 8 bits (accuracy_level 4, fused DQ, OpenVINO's
+#: dynamic quantization), or in bfloat16.
 ROUNDED = 0.05
 #: Sums in another order, through five layers.
 EXACT = 1e-4
@@ -48,9 +50,18 @@ feed = dict(np.load(feed))
 if save == 'openvino':
     import openvino
     core = openvino.Core()
-    compiled = core.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+    exact = {'INFERENCE_PRECISION_HINT': 'f32', 'DYNAMIC_QUANTIZATION_GROUP_SIZE': '0'}
+    compiled = core.compile_model(model, 'CPU', exact if level == '1' else {})
     result = compiled(feed)[compiled.output(0)]
-    facts = {'version': openvino.__version__.split('-')[0]}
+    kinds = []
+    for op in compiled.get_runtime_model().get_ops():
+        info = op.get_rt_info()
+        kind = info['layerType'].astype(str) if 'layerType' in info else op.get_type_name()
+        if kind in ('FullyConnected', 'MatMul', 'Gather'):
+            weight = op.inputs()[0 if kind == 'Gather' else 1].get_element_type().to_string()
+            kinds.append(f'{kind} of {weight}')
+    left = ', '.join(f'{kinds.count(kind)} {kind}' for kind in sorted(set(kinds)))
+    facts = {'version': openvino.__version__.split('-')[0], 'left': left}
 else:
     import onnxruntime as ort
     options = ort.SessionOptions()
@@ -75,13 +86,14 @@ def census(path: Path) -> str:
 
 
 def worker(folder: str, model: Path, feed: Path, work: Path, save: Path | str, level: str = "0"):
-    """Logits, version; or the reason why not."""
+    """Logits, version, what OpenVINO made of the products; or the reason why not."""
     out = work / "logits.npy"
     command = [sys.executable, "-c", WORKER, folder, model, feed, out, save, level]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     if done.returncode:
-        return None, common.brief(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "crashed")
-    return np.load(out), json.loads(done.stdout.strip().splitlines()[-1])["version"]
+        return None, common.brief(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "crashed"), ""
+    facts = json.loads(done.stdout.strip().splitlines()[-1])
+    return np.load(out), facts["version"], facts.get("left", "")
 
 
 def ours(program: Path, engine: str, model: Path, feed: Path, work: Path):
@@ -140,11 +152,11 @@ def main() -> None:
                     for version, place in sorted(installed.items(), key=lambda item: number(item[0])):
                         if least and number(version) < number(least):
                             continue
-                        got, found = worker(place, model, feed, work, saved, level)
+                        got, found, _ = worker(place, model, feed, work, saved, level)
                         runs.append((f"onnxruntime {version}", got, found, census(saved) if got is not None else ""))
                 if profile in ("openvino", "plain"):
-                    got, found = worker("-", model, feed, work, "openvino")
-                    runs.append((f"openvino {found}" if got is not None else "openvino", got, found, ""))
+                    got, found, left = worker("-", model, feed, work, "openvino", level)
+                    runs.append((f"openvino {found}" if got is not None else "openvino", got, found, left))
                 if profile == "tensorrt":
                     done = common.call([program, "check", model, "--target", "tensorrt"])
                     rows.append([name, "tensorrt, by rules", "clean" if done.ok else done.reason(), None, None])
@@ -160,9 +172,11 @@ def main() -> None:
                     rows.append([name, runtime, f"{100 * same:.1f} %", f"{off:.1e}", left or None])
                     if off > (EXACT if level == "1" else ROUNDED) or (off <= EXACT and same < 1):
                         failures.append(f"{name} in {runtime}: off by {off:.2g}, same top-1 {same:.3f}")
+    packages = ("onnx", "onnxruntime", *(["openvino"] if any("openvino" in row[1] for row in rows) else []))
     header = ["profile", "runtime", "same top-1", "largest difference", "left in the graph"]
     text = f"{args.model.parent.name}, one window of {args.tokens} tokens, against the reference evaluator.\n\n"
-    common.report("profiles", "Weight-only models in their runtimes", text + common.table(header, rows), args.save)
+    name = "profiles" + (f"_{args.only}" if args.only else "")
+    common.report(name, "Weight-only models in their runtimes", text + common.table(header, rows), args.save, packages)
     common.progress("\n".join(failures))
     sys.exit(bool(failures))
 
