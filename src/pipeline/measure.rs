@@ -24,7 +24,7 @@ pub struct Comparison {
 }
 
 /// The numbers of a [`Comparison`].
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Figures {
     /// Name of the value.
     pub name: String,

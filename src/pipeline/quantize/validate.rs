@@ -46,7 +46,37 @@ pub fn validate(job: &mut Job<'_>, quantized: &Model) -> Result<Vec<Validation>>
         }
         Err(error) => job.notes.push(format!("not verified in a production runtime ({error:#})")),
     }
+    job.notes.extend(disagreement(&all));
     Ok(all)
+}
+
+/// Decibels between two runtimes from which on one of them computes something else than the file says: twice the noise in
+/// amplitude, far more than what rounding in another order makes.
+const APART_DB: f64 = 6.0;
+
+/// Signal to noise above which nobody sees a difference.
+const CLEAN_DB: f64 = 50.0;
+
+/// Names the output that runtimes see most differently, if they do.
+fn disagreement(all: &[Validation]) -> Option<String> {
+    let seen = |validation: &Validation, name: &str| {
+        let found = validation.outputs.iter().find(|output| output.name == name && output.measurable)?;
+        Some((found.sqnr_db.min(CLEAN_DB), validation.runtime.clone()))
+    };
+    let outputs = all.first()?.outputs.iter().map(|output| &output.name);
+    let pairs = outputs.filter_map(|name| {
+        let order = |a: &(f64, String), b: &(f64, String)| a.0.total_cmp(&b.0);
+        let found = || all.iter().filter_map(|validation| seen(validation, name));
+        Some((name, found().min_by(order)?, found().max_by(order)?))
+    });
+    let (name, worst, best) = pairs.max_by(|a, b| (a.2.0 - a.1.0).total_cmp(&(b.2.0 - b.1.0)))?;
+    (best.0 - worst.0 > APART_DB).then(|| {
+        format!(
+            "{name:?} has {:.1} dB in {} and {:.1} dB in {}: one of them computes something else than the file says; \
+             `onnxq compare FILE FILE --other-runtime ort --optimized --values` on the written file shows where",
+            worst.0, worst.1, best.0, best.1
+        )
+    })
 }
 
 fn side_by_side(
@@ -70,4 +100,23 @@ fn side_by_side(
         compare_labelled(a.as_ref(), b.as_ref(), job.source, &job.judged, labels, threads, &mut tell)?;
     let runtime = format!("{} {}", executor.name(), executor.version());
     Ok(Validation { runtime, samples: count, outputs })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runtimes_that_disagree_are_named() {
+        let of = |runtime: &str, sqnr_db: f64| Validation {
+            runtime: runtime.into(),
+            samples: 4,
+            outputs: vec![Figures { name: "y".into(), measurable: true, sqnr_db, ..Figures::default() }],
+        };
+        assert_eq!(disagreement(&[]), None);
+        assert_eq!(disagreement(&[of("tract", 24.3), of("ort", 21.0)]), None);
+        assert_eq!(disagreement(&[of("tract", f64::INFINITY), of("ort", 61.0)]), None);
+        let told = disagreement(&[of("tract", 24.3), of("ort basic", -0.6), of("ort all", -0.5)]).unwrap();
+        assert!(told.contains("-0.6 dB in ort basic and 24.3 dB in tract"), "{told}");
+    }
 }
