@@ -15,7 +15,7 @@ pub enum AttrValue {
     String(Bytes),
     Tensor(Tensor),
     Graph(GraphId),
-    Sparse(SparseTensor),
+    Sparse(Box<SparseTensor>),
     Type(Type),
     Floats(Vec<f32>),
     Ints(Vec<i64>),

@@ -12,6 +12,7 @@ mod graph;
 mod location;
 mod model;
 mod op;
+mod rare;
 mod same;
 mod settle;
 mod spelling;
@@ -28,12 +29,13 @@ pub use dtype::{Class, DType};
 pub use graph::{Annotation, Graph, GraphError, GraphId, OpId, Place, Slot, Slots, Use, ValueId};
 pub use location::{Location, Part};
 pub use model::{Function, Model, sorted_opsets, version};
-pub use op::{Op, OpKind, canonical_domain};
+pub use op::{KindParts, Op, OpKind, OpNotes, canonical_domain};
+pub use rare::{Blank, Rare};
 pub use same::Difference;
 pub use spelling::{Listing, Spelling, Stray, StrayList};
 pub use tensor::{
     Data, Dims, Element, Encoding, Tensor, TensorError, TensorNotes, TensorParts, checked_elements,
 };
 pub use types::{Dim, Shape, TensorType, Type, TypeKind, TypeParts};
-pub use value::{Role, Value};
+pub use value::{Role, Value, ValueNotes};
 pub use verify::{Invalid, Invariant, Violation, verify};

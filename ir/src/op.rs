@@ -1,15 +1,20 @@
 //! An operator: what it is called, its attributes and notes. Its inputs and outputs are edges of the graph.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{Attrs, Spelling};
+use crate::{Attrs, Blank, Rare, Spelling};
 
-/// Which operator: domain, name, and overload for functions.
+/// Which operator: domain, name, and overload for functions. Copies share it: a model has far more operators than kinds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct OpKind {
+pub struct OpKind(Arc<KindParts>);
+
+/// What an [`OpKind`] consists of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KindParts {
     /// The domain as the file writes it; `""` and `"ai.onnx"` both mean ONNX's own.
     pub domain: Arc<str>,
     /// The operator's name, for example `Conv`.
@@ -18,10 +23,23 @@ pub struct OpKind {
     pub overload: Arc<str>,
 }
 
+impl Deref for OpKind {
+    type Target = KindParts;
+
+    fn deref(&self) -> &KindParts {
+        &self.0
+    }
+}
+
 impl OpKind {
     /// An operator of a domain (`""` for ONNX's own).
     pub fn new(domain: &str, name: &str) -> OpKind {
-        OpKind { domain: Arc::from(domain), name: Arc::from(name), overload: Arc::from("") }
+        OpKind::overloaded(domain, name, "")
+    }
+
+    /// An overload of a function.
+    pub fn overloaded(domain: &str, name: &str, overload: &str) -> OpKind {
+        OpKind(Arc::new(KindParts { domain: domain.into(), name: name.into(), overload: overload.into() }))
     }
 
     /// The domain, with ONNX's own always as `""`.
@@ -64,20 +82,35 @@ pub struct Op {
     pub name: String,
     /// Attributes.
     pub attrs: Attrs,
+    /// Documentation and the like.
+    pub notes: Rare<OpNotes>,
+    /// How the file wrote it.
+    pub spelling: Spelling,
+    /// Position in the file, then order of creation.
+    pub(crate) order: (u64, u64),
+    /// Number of input and output slots, gaps included.
+    pub(crate) arity: (u32, u32),
+}
+
+/// What few operators have.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OpNotes {
     /// Documentation.
     pub doc: String,
     /// `metadata_props`.
     pub metadata: Vec<(String, String)>,
     /// Encoded fields that no pass reads (`device_configurations`), passed through.
     pub opaque: Option<Bytes>,
-    /// How the file wrote it.
-    pub spelling: Spelling,
     /// Names of the operators of the original file that this one stands for; empty if it is one of them.
     pub origin: Vec<Arc<str>>,
-    /// Position in the file, then order of creation.
-    pub(crate) order: (u64, u64),
-    /// Number of input and output slots, gaps included.
-    pub(crate) arity: (u32, u32),
+}
+
+impl Blank for OpNotes {
+    fn blank() -> &'static OpNotes {
+        static BLANK: OpNotes =
+            OpNotes { doc: String::new(), metadata: Vec::new(), opaque: None, origin: Vec::new() };
+        &BLANK
+    }
 }
 
 impl Op {
@@ -92,11 +125,8 @@ impl Op {
             kind,
             name: String::new(),
             attrs: Attrs::default(),
-            doc: String::new(),
-            metadata: Vec::new(),
-            opaque: None,
+            notes: Rare::default(),
             spelling: Spelling::default(),
-            origin: Vec::new(),
             order: (0, 0),
             arity: (0, 0),
         }

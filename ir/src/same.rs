@@ -208,9 +208,9 @@ impl<'m> Sides<'m> {
         let [l, r]: [&Op; 2] = [self.graphs[0].op(left), self.graphs[1].op(right)];
         equal(at, "kind", &l.kind, &r.kind)?;
         equal(at, "node name", &l.name, &r.name)?;
-        equal(at, "doc", &l.doc, &r.doc)?;
-        equal(at, "metadata", &l.metadata, &r.metadata)?;
-        equal(at, "opaque fields", &l.opaque, &r.opaque)?;
+        equal(at, "doc", &l.notes.doc, &r.notes.doc)?;
+        equal(at, "metadata", &l.notes.metadata, &r.notes.metadata)?;
+        equal(at, "opaque fields", &l.notes.opaque, &r.notes.opaque)?;
         let inputs = [(0, left), (1, right)].map(|(s, op)| self.names(s, &self.graphs[s].op_inputs(op)));
         equal(at, "inputs", &inputs[0], &inputs[1])?;
         let outputs = [(0, left), (1, right)].map(|(s, op)| self.names(s, &self.graphs[s].op_outputs(op)));
@@ -222,8 +222,8 @@ impl<'m> Sides<'m> {
 fn value(at: impl Fn() -> Location + Copy, left: &Value, right: &Value) -> Result {
     equal(at, "role", &left.role, &right.role)?;
     equal(at, "type", &left.ty.as_ref().map(normal_type), &right.ty.as_ref().map(normal_type))?;
-    equal(at, "doc", &left.doc, &right.doc)?;
-    equal(at, "metadata", &left.metadata, &right.metadata)?;
+    equal(at, "doc", &left.notes.doc, &right.notes.doc)?;
+    equal(at, "metadata", &left.notes.metadata, &right.notes.metadata)?;
     if !option_equal(&left.data, &right.data, |l, r| tensors_equal(l, r, false)) {
         return differ(at(), format!("elements: {} and {}", short(&left.data), short(&right.data)));
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::attr::SparseTensor;
-use crate::{DType, Listing, Shape, Spelling, Tensor, Type};
+use crate::{Blank, DType, Listing, Rare, Shape, Spelling, Tensor, Type};
 
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,14 +31,28 @@ pub struct Value {
     pub data: Option<Tensor>,
     /// The elements of a sparse initializer.
     pub sparse: Option<Box<SparseTensor>>,
-    /// Documentation.
-    pub doc: String,
-    /// `metadata_props`.
-    pub metadata: Vec<(String, String)>,
+    /// Documentation and the like.
+    pub notes: Rare<ValueNotes>,
     /// Where the file lists it.
     pub listing: Listing,
     /// How the file wrote it.
     pub spelling: Spelling,
+}
+
+/// What few values have.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ValueNotes {
+    /// Documentation.
+    pub doc: String,
+    /// `metadata_props`.
+    pub metadata: Vec<(String, String)>,
+}
+
+impl Blank for ValueNotes {
+    fn blank() -> &'static ValueNotes {
+        static BLANK: ValueNotes = ValueNotes { doc: String::new(), metadata: Vec::new() };
+        &BLANK
+    }
 }
 
 impl Value {
@@ -50,8 +64,7 @@ impl Value {
             ty: None,
             data: None,
             sparse: None,
-            doc: String::new(),
-            metadata: vec![],
+            notes: Rare::default(),
             listing: Listing::default(),
             spelling: Spelling::default(),
         }

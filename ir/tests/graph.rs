@@ -127,12 +127,12 @@ fn redirect_moves_readers() {
 fn redirect_of_an_output_hands_over_name_type_and_notes() {
     let Line { mut graph, a, b, second, .. } = line();
     let value = graph.value_mut(b);
-    (value.ty, value.doc) = (float(7), "the result".into());
+    (value.ty, value.notes.doc) = (float(7), "the result".into());
     graph.add_output(b);
     assert!(graph.redirect(b, a));
     assert_eq!(graph.outputs(), [a, a]);
     let value = graph.value(a);
-    assert_eq!((&**value.name(), &value.ty, &*value.doc), ("b", &float(7), "the result"));
+    assert_eq!((&**value.name(), &value.ty, &*value.notes.doc), ("b", &float(7), "the result"));
     assert_eq!(graph.input(second, 0), Some(a));
     assert!(graph.is_output(a) && !graph.is_output(b));
     graph.remove_op(second);

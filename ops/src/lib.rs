@@ -30,6 +30,11 @@ pub mod scheme;
 pub mod sym;
 pub mod value;
 
+/// Equations of Einsum, for passes that rewrite it.
+pub mod einsum {
+    pub use crate::family::einsum::{Axis, Equation};
+}
+
 pub use error::{OpError, Result};
 pub use eval::EvalCx;
 pub use fake_quant::{FakeQuant, FakeQuantError};

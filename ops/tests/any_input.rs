@@ -452,7 +452,7 @@ fn blur(random: &mut Random, known: Known, names: &mut BTreeMap<String, i64>) ->
     if random.chance(3) {
         let contents = contents.map(|all| all.iter().map(|dim| vague(random, dim)).collect());
         let mut known = Known::tensor(dtype, Some(dims));
-        known.elements = contents;
+        known.inside.elements = contents;
         return known;
     }
     match random.below(10) {

@@ -254,9 +254,9 @@ fn functions_are_looked_into_at_each_call() {
     };
     assert_eq!(ty("y"), "float [n, 6]");
     assert_eq!(ty("u"), "float [2*m]");
-    // Two calls find two numbers of places; the names are new in each of the four calls.
-    assert_eq!(ty("c"), "int64 [2, b_3_count]");
-    assert_eq!(ty("d"), "int64 [1, b_4_count]");
+    // Two calls find two numbers of places, each under a name of its own.
+    assert_eq!(ty("c"), "int64 [2, b_count]");
+    assert_eq!(ty("d"), "int64 [1, b_2_count]");
 }
 
 #[test]

@@ -12,6 +12,8 @@
 //!
 //! Stands before the passes that ask for ranks and sizes, and again behind those that change operators.
 
+use std::collections::HashSet;
+
 use ir::{GraphId, Location, Model, Role, Type, TypeKind, ValueId};
 use ops::infer::{Issue, infer_model, shape};
 use serde::Deserialize;
@@ -33,11 +35,13 @@ impl Pass for InferShapes {
     fn run(&self, model: &mut Model, cx: &mut Cx) -> Result<Changes, PassError> {
         let mut inferred = infer_model(model, &ops::infer::Options::default());
         let mut changes = Changes::default();
+        let mut types = HashSet::new();
         for graph in model.graph_ids() {
             for value in model.graph(graph).values().collect::<Vec<_>>() {
                 let Some(ty) = inferred.written_type(graph, value) else { continue };
                 if wanted(model, graph, value, &ty) {
-                    model.graph_mut(graph).value_mut(value).ty = Some(ty);
+                    let shared = shared(&mut types, ty);
+                    model.graph_mut(graph).value_mut(value).ty = Some(shared);
                     changes.notes += 1;
                 }
             }
@@ -62,6 +66,17 @@ impl Pass for InferShapes {
         }
         Ok(changes)
     }
+}
+
+/// The type, held once for all values that have it. One that a file wrote in its own way stays its own.
+fn shared(types: &mut HashSet<Type>, ty: Type) -> Type {
+    if ty.spelling.0 != 0 {
+        return ty;
+    }
+    types.get(&ty).cloned().unwrap_or_else(|| {
+        types.insert(ty.clone());
+        ty
+    })
 }
 
 /// The type is news, and it is ours to write.

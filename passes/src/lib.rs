@@ -21,6 +21,7 @@ pub mod table;
 mod testing;
 mod weights;
 
+mod einsum_to_matmul;
 mod eliminate_arithmetic;
 mod eliminate_dead;
 mod eliminate_duplicates;

@@ -9,6 +9,7 @@
 //! q = QuantizeLinear(x, s, z); y = DequantizeLinear(q, s, z)    =>  y = onnxq.FakeQuant<code, scales, zero_points, …>(x)
 //! y = DequantizeLinear(q, s, z), q computed or fed              =>  y = (Cast(q) - z) * s
 //! q = QuantizeLinear(x, s, z), q read as codes                  =>  q = Cast(Clip(Round(x / s) + z))
+//! sparse constants                                              =>  dense ones
 //! bfloat16 anywhere                                             =>  float
 //! ```
 //!
@@ -22,6 +23,7 @@ mod bodies;
 mod codes;
 mod dynamic;
 mod pairs;
+mod sparse;
 mod weights;
 
 use ir::{Location, Model};
@@ -47,6 +49,7 @@ impl Pass for LowerForExecution {
         bodies::inline_functions(model, cx, &mut changes);
         // A function's body spells its constants as operators.
         lift_constants(model, cx, &mut changes);
+        sparse::densify(model, cx, &mut changes);
         bodies::unroll_loops(model, cx, &mut changes);
         // Before the pairs: definitions are written with them.
         let rules: Vec<&dyn Rule> =

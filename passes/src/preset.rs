@@ -21,6 +21,8 @@ pub fn simplify() -> Vec<Step> {
         "eliminate_identity",
         "eliminate_arithmetic",
         "eliminate_zero_states",
+        // Before the passes that merge transposes of constants away.
+        "einsum_to_matmul",
         // Behind the eliminations: a no-op between two of a kind hides the pair.
         "merge_transposes",
         "merge_squeezes",

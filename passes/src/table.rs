@@ -25,6 +25,7 @@ macro_rules! passes {
 }
 
 passes! {
+    einsum_to_matmul::EinsumToMatmul,
     eliminate_arithmetic::EliminateArithmetic,
     eliminate_dead::EliminateDead,
     eliminate_duplicates::EliminateDuplicates,

@@ -8,6 +8,22 @@ use prost::Message;
 
 use crate::error::ProtoError;
 
+/// Numbers of the fields that hold long lists, or what holds them.
+pub(crate) mod fields {
+    pub const MODEL_GRAPH: u32 = 7;
+    pub const MODEL_FUNCTION: u32 = 25;
+    pub const FUNCTION_NODE: u32 = 7;
+    pub const FUNCTION_DEFAULT: u32 = 11;
+    pub const FUNCTION_INFO: u32 = 12;
+    pub const GRAPH_NODE: u32 = 1;
+    pub const GRAPH_INITIALIZER: u32 = 5;
+    pub const GRAPH_INFO: u32 = 13;
+    pub const GRAPH_SPARSE: u32 = 15;
+    pub const NODE_ATTRIBUTE: u32 = 5;
+    pub const ATTRIBUTE_GRAPH: u32 = 6;
+    pub const ATTRIBUTE_GRAPHS: u32 = 11;
+}
+
 /// Decodes a message.
 pub(crate) fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, ProtoError> {
     M::decode(bytes).map_err(|error| ProtoError::Decode(error.to_string()))

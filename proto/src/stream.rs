@@ -9,7 +9,7 @@ use bytes::{Buf, BufMut};
 use crate::mapped::write_slice;
 
 /// Bytes gathered before a write.
-const GATHER: usize = 1 << 18;
+const GATHER: usize = 1 << 16;
 
 /// An encoder's target that writes to a file. prost asks for a [`BufMut`], which cannot fail: the first error is kept and
 /// [`FileBuf::finish`] gives it.

@@ -4,18 +4,13 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use bytes::BufMut;
-use ir::Model;
-use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
-
 use crate::error::ProtoError;
-use crate::export::{Chunk, Exporter, Placement, Placer};
-use crate::generated as pb;
+use crate::export::{Chunk, Exporter, Lengths, Placement, Placer, Wire};
 use crate::mapped::write_slice;
 use crate::output::Output;
-use crate::read::CONFIGURATION;
 use crate::stream::FileBuf;
+use bytes::BufMut;
+use ir::Model;
 
 /// What protobuf libraries accept at most: 2 GiB less one byte.
 const MAX_PROTO: u64 = i32::MAX as u64;
@@ -59,46 +54,39 @@ impl Default for External {
     }
 }
 
-/// A model in messages, ready to be encoded.
-struct Encoding {
-    body: pb::ModelProto,
-    functions: pb::ModelProto,
-    /// Opaque fields that stand before and after the functions in the order of field numbers.
-    opaque: Vec<(u32, bytes::Bytes)>,
-    chunks: Vec<Chunk>,
+/// A model that has been measured, ready to be encoded.
+struct Encoding<'a> {
+    exporter: Exporter<'a>,
     size: u64,
+    lengths: Lengths,
 }
 
-impl Encoding {
-    fn new(model: &Model, placer: Placer) -> Result<Encoding, ProtoError> {
+impl<'a> Encoding<'a> {
+    fn new(model: &'a Model, placer: Placer) -> Result<Encoding<'a>, ProtoError> {
         let mut exporter = Exporter::new(model, placer);
-        let (body, functions) = (exporter.model()?, exporter.functions()?);
-        let mut opaque = model.opaque.clone();
-        opaque.sort_by_key(|(number, _)| *number);
-        let lengths = opaque.iter().map(|(number, bytes)| {
-            (key_len(*number) + encoded_len_varint(bytes.len() as u64) + bytes.len()) as u64
-        });
-        let size = (body.encoded_len() + functions.encoded_len()) as u64 + lengths.sum::<u64>();
-        Ok(Encoding { body, functions, opaque, chunks: exporter.placer.chunks, size })
+        let (size, lengths) = Wire::measure(|wire| exporter.model(wire))?;
+        Ok(Encoding { exporter, size, lengths })
     }
 
-    fn encode(&self, out: &mut impl BufMut) {
-        let opaque = |out: &mut dyn FnMut(&[u8]), last: bool| {
-            for (number, bytes) in self.opaque.iter().filter(|(number, _)| (*number >= CONFIGURATION) == last)
-            {
-                let mut head = Vec::new();
-                encode_key(*number, WireType::LengthDelimited, &mut head);
-                encode_varint(bytes.len() as u64, &mut head);
-                out(&head);
-                out(bytes);
-            }
-        };
-        // `encode_raw` is `encode` without the check of a capacity that a file does not have. A message in several parts
-        // is the parts one after the other.
-        self.body.encode_raw(out);
-        opaque(&mut |bytes| out.put_slice(bytes), false);
-        self.functions.encode_raw(out);
-        opaque(&mut |bytes| out.put_slice(bytes), true);
+    /// What goes into the data file.
+    fn chunks(&self) -> &[Chunk] {
+        &self.exporter.placer.chunks
+    }
+
+    /// Writes the model file and gives what goes into the data file.
+    fn encode(mut self, out: &mut impl BufMut) -> Result<Vec<Chunk>, ProtoError> {
+        Wire::write(out, (self.size, self.lengths), |wire| self.exporter.model(wire))?;
+        Ok(self.exporter.placer.chunks)
+    }
+
+    /// The model file in memory, if it is not too large.
+    fn into_bytes(self) -> Result<(Vec<u8>, Vec<Chunk>), ProtoError> {
+        if self.size > MAX_PROTO {
+            return Err(ProtoError::TooLarge(self.size));
+        }
+        let mut bytes = Vec::with_capacity(self.size as usize);
+        let chunks = self.encode(&mut bytes)?;
+        Ok((bytes, chunks))
     }
 }
 
@@ -134,21 +122,21 @@ pub fn write(model: &Model, path: &Path, options: &WriteOptions) -> Result<u64, 
     if encoding.size > MAX_PROTO {
         return Err(ProtoError::TooLarge(encoding.size));
     }
-    let beside =
-        encoding.chunks.iter().map(|chunk| chunk.offset + chunk.bytes.len() as u64).max().unwrap_or(0);
-    let data = match encoding.chunks.as_slice() {
+    let (size, chunks) = (encoding.size, encoding.chunks());
+    let beside = chunks.iter().map(|chunk| chunk.offset + chunk.bytes.len() as u64).max().unwrap_or(0);
+    let data = match chunks {
         [] => None,
         chunks => Some(target.beside(&file)?.fill(|file| write_chunks(file, chunks))?),
     };
     let model = target.open()?.fill(|file| {
         let mut out = FileBuf::new(file);
-        encoding.encode(&mut out);
+        encoding.encode(&mut out).map_err(io::Error::other)?;
         out.finish()
     })?;
     // The data first: the new model never stands beside the old data.
     data.map_or(Ok(()), Output::publish)?;
     model.publish()?;
-    Ok(beside + encoding.size)
+    Ok(beside + size)
 }
 
 fn write_chunks(file: &mut File, chunks: &[Chunk]) -> io::Result<()> {
@@ -166,13 +154,8 @@ fn write_chunks(file: &mut File, chunks: &[Chunk]) -> io::Result<()> {
 
 /// The bytes of a model file with everything in it.
 pub fn to_bytes(model: &Model) -> Result<Vec<u8>, ProtoError> {
-    let encoding = Encoding::new(model, Placer::new(Placement::Inline, String::new(), 1))?;
-    if encoding.size > MAX_PROTO {
-        return Err(ProtoError::TooLarge(encoding.size));
-    }
-    let mut bytes = Vec::with_capacity(encoding.size as usize);
-    encoding.encode(&mut bytes);
-    Ok(bytes)
+    let placer = Placer::new(Placement::Inline, String::new(), 1);
+    Ok(Encoding::new(model, placer)?.into_bytes()?.0)
 }
 
 /// A model file and its external data in memory.
@@ -187,15 +170,10 @@ pub struct Split {
 /// The bytes of a model file whose tensors of `threshold` bytes and more are to be found at `location`, and those
 /// tensors: for runtimes that take external data from memory.
 pub fn to_bytes_external(model: &Model, location: &str, external: &External) -> Result<Split, ProtoError> {
-    let placement = Placement::From(external.threshold);
-    let encoding = Encoding::new(model, Placer::new(placement, location.to_string(), external.align))?;
-    if encoding.size > MAX_PROTO {
-        return Err(ProtoError::TooLarge(encoding.size));
-    }
-    let mut bytes = Vec::with_capacity(encoding.size as usize);
-    encoding.encode(&mut bytes);
-    let data = encoding.chunks.into_iter().map(|chunk| (chunk.offset, chunk.bytes)).collect();
-    Ok(Split { model: bytes, data })
+    let placer = Placer::new(Placement::From(external.threshold), location.to_string(), external.align);
+    let (model, chunks) = Encoding::new(model, placer)?.into_bytes()?;
+    let data = chunks.into_iter().map(|chunk| (chunk.offset, chunk.bytes)).collect();
+    Ok(Split { model, data })
 }
 
 /// Where a model goes: the real path behind links.

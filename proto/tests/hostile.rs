@@ -276,3 +276,26 @@ fn fields_newer_than_the_schema_are_noted() {
     let loaded = onnxq_proto::read_bytes(newer.into(), None).expect("it reads");
     assert_eq!(loaded.model.dropped, ["IR version 15 is newer than 14"]);
 }
+
+/// A model in memory takes less than a kilobyte an operator, and writing it next to nothing: a file of nothing but structure
+/// is the worst there is.
+#[test]
+fn structure_takes_little_memory() {
+    const NODES: usize = 5000;
+    let name = |at: usize| format!("/layers/{at}/relu");
+    let nodes = (0..NODES).map(|at| common::node("Relu", &[&name(at)], &[&name(at + 1)])).collect();
+    let graph = common::graph(nodes, &[&name(0)], &[&name(NODES)]);
+    let bytes = common::encode(&common::model(graph));
+    let mut model = None;
+    let reading = peak(|| model = onnxq_proto::read_bytes(bytes.clone(), None).ok());
+    let model = model.expect("it reads").model;
+    assert!(reading <= 1000 * NODES, "{} bytes an operator to read", reading / NODES);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("m.onnx");
+    let writing = peak(|| {
+        onnxq_proto::write(&model, &path, &Default::default()).expect("it writes");
+    });
+    // 64 KiB are gathered before each write; the rest is the order of the operators.
+    assert!(writing <= (128 << 10) + 100 * NODES, "{} bytes an operator to write", writing / NODES);
+    assert!(std::fs::read(&path).expect("it is there") == bytes);
+}

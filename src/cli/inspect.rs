@@ -193,7 +193,8 @@ fn bytes_of(tensor: &ir::Tensor) -> u64 {
     }
 }
 
-/// The constant that the value is: stored in this graph or in one around it, or held by an operator that reads nothing.
+/// The constant that the value is: stored in this graph or in one around it, or held by an operator that reads nothing. Of a
+/// sparse one what is stored: its numbers.
 fn stored(model: &Model, graph: ir::GraphId, value: ir::ValueId) -> Option<&ir::Tensor> {
     let (mut graph, mut value) = (graph, value);
     while let Some(outer) = model.outer(graph, value) {
@@ -204,7 +205,8 @@ fn stored(model: &Model, graph: ir::GraphId, value: ir::ValueId) -> Option<&ir::
         let (producer, _) = graph.producer(value)?;
         held(graph, producer)
     };
-    graph.value(value).data.as_ref().or_else(held)
+    let sparse = || graph.value(value).sparse.as_ref().map(|sparse| &sparse.values);
+    graph.value(value).data.as_ref().or_else(sparse).or_else(held)
 }
 
 /// The tensor that an operator without inputs gives.
@@ -266,7 +268,9 @@ fn print(report: &Report, all: bool) {
             format!("{domain} {version}")
         })
         .collect();
-    println!("IR {}, opset {}, made by {:?}", report.ir_version, opsets.join(", "), report.producer);
+    let maker =
+        if report.producer.is_empty() { String::new() } else { format!(", made by {:?}", report.producer) };
+    println!("IR {}, opset {}{maker}", report.ir_version, opsets.join(", "));
     for (what, ports) in [("input", &report.inputs), ("output", &report.outputs)] {
         for port in ports.iter().filter(|port| !port.stored || what == "output") {
             println!("{what:<7}{} {}", port.name, port.r#type);
@@ -283,14 +287,16 @@ fn print(report: &Report, all: bool) {
             if report.without_rule.contains_key(kind) { "  (not understood: kept as it is)" } else { "" };
         println!("{count:>7} {kind}{note}");
     }
-    println!("\nweights");
+    println!("\nweights{}", if report.weights.is_empty() { ": none" } else { "" });
     for (dtype, weights) in &report.weights {
         println!(
             "  {dtype}: {} tensors, {} elements, {} bytes",
             weights.tensors, weights.elements, weights.bytes
         );
     }
-    println!("\nlargest tensors");
+    if !report.largest.is_empty() {
+        println!("\nlargest tensors");
+    }
     for tensor in &report.largest {
         println!("  {:>10} bytes  {} {:?} {}", tensor.bytes, tensor.dtype, tensor.shape, tensor.name);
     }
@@ -325,8 +331,9 @@ fn print(report: &Report, all: bool) {
         }
         print!("{table}");
     }
-    println!(
-        "\n{:.1} million multiplications a run (sizes that the data decide count as 1)",
-        report.macs as f64 / 1e6
-    );
+    let macs = match report.macs {
+        few @ 0..100_000 => few.to_string(),
+        many => format!("{:.1} million", many as f64 / 1e6),
+    };
+    println!("\n{macs} multiplications a run (sizes that the data decide count as 1)");
 }

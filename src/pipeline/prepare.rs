@@ -16,7 +16,13 @@ const EXECUTION_OPSET: i64 = 18;
 /// # Errors
 /// A pass that fails, with the command that reproduces it.
 pub fn quantizable(model: Model) -> Result<Model> {
-    let mut model = converted(simplified(model)?, 13)?;
+    let mut model = simplified(model)?;
+    // Products are what quantizers know, also at the price of a few operators that move data.
+    let products = Step::Once(Spec::new("einsum_to_matmul").with("helpers", true));
+    if !run(&mut model, vec![products])?.rewrites.is_empty() {
+        model = simplified(model)?;
+    }
+    let mut model = converted(model, 13)?;
     run(
         &mut model,
         vec![

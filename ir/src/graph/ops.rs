@@ -160,11 +160,11 @@ impl Graph {
         self.rename(old, &spare).expect("the name is fresh");
         self.rename(new, &name).expect("the name was just freed");
         let from = self.value_mut(old);
-        let (doc, metadata) = (std::mem::take(&mut from.doc), std::mem::take(&mut from.metadata));
+        let notes = from.notes.take();
         let (ty, listing, spelling) = (from.ty.clone(), from.listing, from.spelling);
         let to = self.value_mut(new);
         to.ty = ty.or(to.ty.take());
-        (to.doc, to.metadata, to.listing, to.spelling) = (doc, metadata, listing, spelling);
+        (to.notes, to.listing, to.spelling) = (notes, listing, spelling);
         self.merge(old, new);
     }
 

@@ -4,12 +4,12 @@
 //! back what it was given, found by repeating the inference of the body. Scan of opset 8, with a leading batch axis, has
 //! types and no evaluation here other than its own rule below.
 
-use ir::{DType, Dim, GraphId, Tensor, TypeKind};
+use ir::{DType, Dim, GraphId, Rare, Tensor, TypeKind};
 
 use super::concat::section;
 use crate::error::Result;
 use crate::eval::{EvalCx, Outputs};
-use crate::infer::{InferCx, Known, shape};
+use crate::infer::{InferCx, Inside, Known, shape};
 use crate::kernel::movement;
 use crate::rule::{OpRule, Table};
 use crate::sym;
@@ -42,9 +42,10 @@ fn if_infer(cx: &mut InferCx) -> Result<()> {
 fn join(a: &Known, b: &Known) -> Known {
     let ty = a.ty.as_ref().zip(b.ty.as_ref()).and_then(|(a, b)| shape::join(a, b));
     let constant = a.constant.clone().filter(|_| a.constant == b.constant);
-    let elements = a.elements.clone().filter(|_| constant.is_none() && a.elements == b.elements);
-    let items = a.items.clone().filter(|_| a.items == b.items);
-    Known { ty, constant, elements, items }
+    let (left, right) = (&*a.inside, &*b.inside);
+    let elements = left.elements.clone().filter(|_| constant.is_none() && left.elements == right.elements);
+    let items = left.items.clone().filter(|_| left.items == right.items);
+    Known { ty, constant, inside: Rare::new(Inside { elements, items }) }
 }
 
 fn if_eval(cx: &EvalCx) -> Result<Outputs> {
@@ -139,7 +140,7 @@ fn loop_infer(cx: &mut InferCx) -> Result<()> {
     let iteration = Known::tensor(Some(DType::I64), Some(one(0)));
     // The body runs only while the condition holds.
     let mut condition = Known::tensor(Some(DType::Bool), Some(one(1)));
-    condition.elements = Some(vec![Dim::Known(1)]);
+    condition.inside.elements = Some(vec![Dim::Known(1)]);
     let inputs = |states: &[Known]| [&[iteration.clone(), condition.clone()], states].concat();
     let initial = states.clone();
     let (states, outputs) = settle(cx, body, states, inputs, 1)?;

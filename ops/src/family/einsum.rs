@@ -14,23 +14,27 @@ use crate::infer::{InferCx, shape};
 use crate::kernel::movement;
 use crate::rule::{OpRule, Table};
 
-/// An axis of an operand: a letter, or a number counted from the last axis of the ellipsis.
+/// The name of an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Name {
+pub enum Axis {
+    /// One of the ellipsis, counted from its last.
     Rest(usize),
+    /// A named one.
     Letter(char),
 }
 
 /// The names of each operand's axes and of the result's.
-struct Equation {
-    operands: Vec<Vec<Name>>,
-    result: Vec<Name>,
+pub struct Equation {
+    /// The axes of each operand.
+    pub operands: Vec<Vec<Axis>>,
+    /// The axes of the result; none stands twice.
+    pub result: Vec<Axis>,
 }
 
 /// One term of the equation: letters before and after the ellipsis.
-fn term(text: &str, rank: Option<usize>, rest: usize) -> Option<Vec<Name>> {
-    let letters = |part: &str| -> Option<Vec<Name>> {
-        part.chars().map(|c| c.is_ascii_alphabetic().then_some(Name::Letter(c))).collect()
+fn term(text: &str, rank: Option<usize>, rest: usize) -> Option<Vec<Axis>> {
+    let letters = |part: &str| -> Option<Vec<Axis>> {
+        part.chars().map(|c| c.is_ascii_alphabetic().then_some(Axis::Letter(c))).collect()
     };
     let names = match text.split_once("...") {
         None => letters(text)?,
@@ -40,7 +44,7 @@ fn term(text: &str, rank: Option<usize>, rest: usize) -> Option<Vec<Name>> {
                 Some(rank) => rank.checked_sub(before.len() + after.len())?,
                 None => rest,
             };
-            [before, (0..count).rev().map(Name::Rest).collect(), after].concat()
+            [before, (0..count).rev().map(Axis::Rest).collect(), after].concat()
         }
     };
     (rank.is_none() || rank == Some(names.len())).then_some(names)
@@ -48,7 +52,7 @@ fn term(text: &str, rank: Option<usize>, rest: usize) -> Option<Vec<Name>> {
 
 impl Equation {
     /// None if the equation is not well-formed or does not fit the ranks.
-    fn parse(text: &str, ranks: &[usize]) -> Option<Equation> {
+    pub fn parse(text: &str, ranks: &[usize]) -> Option<Equation> {
         let text: String = text.chars().filter(|c| *c != ' ').collect();
         let (left, right) = match text.split_once("->") {
             Some((left, right)) => (left, Some(right)),
@@ -58,11 +62,11 @@ impl Equation {
         if terms.len() != ranks.len() {
             return None;
         }
-        let operands: Vec<Vec<Name>> =
+        let operands: Vec<Vec<Axis>> =
             terms.iter().zip(ranks).map(|(text, &rank)| term(text, Some(rank), 0)).collect::<Option<_>>()?;
         let rests = operands.iter().flatten().filter_map(|name| match name {
-            Name::Rest(at) => Some(at + 1),
-            Name::Letter(_) => None,
+            Axis::Rest(at) => Some(at + 1),
+            Axis::Letter(_) => None,
         });
         let rest = rests.max().unwrap_or(0);
         let result = match right {
@@ -70,15 +74,15 @@ impl Equation {
             None => {
                 let mut counts: BTreeMap<char, usize> = BTreeMap::new();
                 for name in operands.iter().flatten() {
-                    if let Name::Letter(letter) = name {
+                    if let Axis::Letter(letter) = name {
                         *counts.entry(*letter).or_default() += 1;
                     }
                 }
                 let once = counts.into_iter().filter(|(_, count)| *count == 1);
-                (0..rest).rev().map(Name::Rest).chain(once.map(|(letter, _)| Name::Letter(letter))).collect()
+                (0..rest).rev().map(Axis::Rest).chain(once.map(|(letter, _)| Axis::Letter(letter))).collect()
             }
         };
-        let known = |name: &Name| operands.iter().flatten().any(|other| other == name);
+        let known = |name: &Axis| operands.iter().flatten().any(|other| other == name);
         let twice = (1..result.len()).any(|at| result[..at].contains(&result[at]));
         (result.iter().all(known) && !twice).then_some(Equation { operands, result })
     }
@@ -94,7 +98,7 @@ fn einsum_infer(cx: &mut InferCx) -> Result<()> {
     };
     let equation = Equation::parse(text, &ranks);
     let equation = equation.ok_or_else(|| cx.attrs().wrong("equation", "one that fits the inputs", text))?;
-    let mut sizes: BTreeMap<Name, Dim> = BTreeMap::new();
+    let mut sizes: BTreeMap<Axis, Dim> = BTreeMap::new();
     for (at, names) in equation.operands.iter().enumerate() {
         for (name, dim) in names.iter().zip(cx.dims(at).unwrap_or_default()) {
             let joined = match sizes.get(name) {
@@ -111,8 +115,8 @@ fn einsum_infer(cx: &mut InferCx) -> Result<()> {
 }
 
 /// Sizes by name; none where they contradict each other.
-fn name_sizes(equation: &Equation, dims: &[&[usize]]) -> Option<BTreeMap<Name, usize>> {
-    let mut sizes: BTreeMap<Name, usize> = BTreeMap::new();
+fn name_sizes(equation: &Equation, dims: &[&[usize]]) -> Option<BTreeMap<Axis, usize>> {
+    let mut sizes: BTreeMap<Axis, usize> = BTreeMap::new();
     for (names, dims) in equation.operands.iter().zip(dims) {
         for (name, &size) in names.iter().zip(*dims) {
             let found = sizes.entry(*name).or_insert(size);
@@ -139,15 +143,15 @@ fn einsum(cx: &EvalCx) -> Result<Outputs> {
     });
     let (equation, sizes) =
         found.ok_or_else(|| cx.attrs().wrong("equation", "one that fits the inputs", text))?;
-    let summed: Vec<Name> = sizes.keys().filter(|name| !equation.result.contains(name)).copied().collect();
-    let shape_of = |names: &[Name]| names.iter().map(|name| sizes[name]).collect::<Vec<usize>>();
+    let summed: Vec<Axis> = sizes.keys().filter(|name| !equation.result.contains(name)).copied().collect();
+    let shape_of = |names: &[Axis]| names.iter().map(|name| sizes[name]).collect::<Vec<usize>>();
     let (outer, inner) = (shape_of(&equation.result), shape_of(&summed));
     let dtype = tensors.first().ok_or_else(|| cx.wrong_input(0, "a tensor"))?.dtype();
     cx.reserve(DType::F64, &outer)?;
     // Strides of each operand by the names of the result, and by the names that are summed over.
-    let strides = |at: usize, names: &[Name]| -> Vec<isize> {
+    let strides = |at: usize, names: &[Axis]| -> Vec<isize> {
         let own = array::strides(dims[at]);
-        let axes = |name: &Name| {
+        let axes = |name: &Axis| {
             let axes = equation.operands[at].iter().zip(dims[at]).zip(&own);
             axes.filter(|((other, size), _)| *other == name && **size != 1)
                 .map(|(_, &stride)| stride as isize)
@@ -155,7 +159,7 @@ fn einsum(cx: &EvalCx) -> Result<Outputs> {
         };
         names.iter().map(axes).collect()
     };
-    let offsets = |at: usize, names: &[Name], shape: &[usize]| -> Vec<usize> {
+    let offsets = |at: usize, names: &[Axis], shape: &[usize]| -> Vec<usize> {
         movement::strided(shape, 0, &strides(at, names)).collect()
     };
     cx.reserve(DType::I64, &[count, ir::checked_elements(&outer).unwrap_or(usize::MAX)])?;

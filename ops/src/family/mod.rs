@@ -15,7 +15,7 @@ mod cumulative;
 mod deform_conv;
 mod dropout;
 mod dynamic_quantize_lstm;
-mod einsum;
+pub(crate) mod einsum;
 mod embed_layer_normalization;
 mod expand;
 mod fake_quant;

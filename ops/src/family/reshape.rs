@@ -14,7 +14,7 @@ use crate::value::Value;
 
 /// The type with other sizes; contents and the constant stay as they are.
 fn reshaped(cx: &mut InferCx, dims: Option<Vec<Dim>>) {
-    let elements = cx.input(0).and_then(|known| known.elements.clone());
+    let elements = cx.input(0).and_then(|known| known.inside.elements.clone());
     let constant = cx.constant(0).cloned();
     cx.set(0, cx.dtype(0), dims.clone());
     let sizes: Option<Vec<usize>> = dims.and_then(|dims| dims.iter().map(Dim::known).collect());

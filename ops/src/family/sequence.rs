@@ -6,12 +6,12 @@
 //! Positions may be negative. OptionalHasElement and OptionalGetElement take plain tensors and sequences since opset 18,
 //! which count as present.
 
-use ir::{AttrValue, DType, Dim, Tensor, Type, TypeKind};
+use ir::{AttrValue, DType, Dim, Rare, Tensor, Type, TypeKind};
 
 use super::concat::{join, section};
 use crate::error::Result;
 use crate::eval::{EvalCx, Outputs};
-use crate::infer::{InferCx, Known, shape};
+use crate::infer::{InferCx, Inside, Known, shape};
 use crate::rule::{OpRule, Table};
 use crate::value::Value;
 
@@ -47,7 +47,7 @@ fn set_items(cx: &mut InferCx, items: Option<Vec<Option<Type>>>, all: Option<Typ
             .fold(first.clone(), |all, item| all.zip(item.as_ref()).and_then(|(a, b)| shape::join(&a, b)))
     });
     let ty = joined.or(all).map(sequence_of);
-    cx.set_known(0, Known { ty, items, ..Known::default() });
+    cx.set_known(0, Known { ty, inside: Rare::new(Inside { elements: None, items }), ..Known::default() });
 }
 
 /// The position that input `at` names in a list of `size`, if it is the same in every run.
@@ -88,7 +88,7 @@ fn insert_infer(cx: &mut InferCx) -> Result<()> {
     let all = items(cx, 0)?;
     cx.need(1)?;
     let joined = all.zip(cx.ty(1)).and_then(|(all, item)| shape::join(&all, item));
-    let mut known = cx.input(0).and_then(|known| known.items.clone());
+    let mut known = cx.input(0).and_then(|known| known.inside.items.clone());
     if let Some(list) = &mut known {
         let at = match cx.ints(2).as_deref() {
             None if !cx.has(2) => Some(list.len()),
@@ -132,7 +132,7 @@ fn insert(cx: &EvalCx) -> Result<Outputs> {
 
 fn erase_infer(cx: &mut InferCx) -> Result<()> {
     let all = items(cx, 0)?;
-    let known = cx.input(0).and_then(|known| known.items.clone()).and_then(|mut list| {
+    let known = cx.input(0).and_then(|known| known.inside.items.clone()).and_then(|mut list| {
         let at = if cx.has(1) { known_position(cx, 1, list.len()) } else { list.len().checked_sub(1) };
         list.remove(at?);
         Some(list)
@@ -154,7 +154,7 @@ fn at_infer(cx: &mut InferCx) -> Result<()> {
     let all = items(cx, 0)?;
     cx.need(1)?;
     let own = cx.input(0).and_then(|known| {
-        let list = known.items.as_ref()?;
+        let list = known.inside.items.as_ref()?;
         list.get(known_position(cx, 1, list.len())?)?.clone()
     });
     cx.set_type(0, own.or(all));
@@ -170,7 +170,7 @@ fn at_eval(cx: &EvalCx) -> Result<Outputs> {
 fn length_infer(cx: &mut InferCx) -> Result<()> {
     items(cx, 0)?;
     cx.set(0, Some(DType::I64), Some(vec![]));
-    if let Some(list) = cx.input(0).and_then(|known| known.items.as_ref()) {
+    if let Some(list) = cx.input(0).and_then(|known| known.inside.items.as_ref()) {
         cx.set_contents(0, vec![Dim::Known(list.len() as i64)]);
     }
     Ok(())
@@ -191,7 +191,7 @@ fn concat_infer(cx: &mut InferCx) -> Result<()> {
         Some(found) => {
             let mut dims = found.dims.to_vec();
             let axis = cx.axis(axis, dims.len() + usize::from(new_axis))?;
-            let list = cx.input(0).and_then(|known| known.items.as_ref());
+            let list = cx.input(0).and_then(|known| known.inside.items.as_ref());
             if new_axis {
                 let count = list.map_or(Dim::Unknown, |list| Dim::Known(list.len() as i64));
                 dims.insert(axis, count);

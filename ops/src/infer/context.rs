@@ -1,6 +1,7 @@
 //! What a rule sees while it infers one operator.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 use ir::{DType, Dim, GraphId, Op, Shape, Tensor, Type};
 use smallvec::SmallVec;
@@ -17,6 +18,8 @@ pub struct InferCx<'a> {
     pub(crate) outputs: Vec<Known>,
     /// Prefix of the names that [`InferCx::fresh`] gives: unique to the operator.
     pub(crate) unique: &'a str,
+    /// A name with that prefix was given.
+    pub(crate) named: Cell<bool>,
     pub(crate) bodies: Option<&'a mut dyn Bodies>,
 }
 
@@ -24,7 +27,7 @@ impl<'a> InferCx<'a> {
     /// A context of its own, for an operator outside a model: inputs as given, `outputs` slots.
     pub fn new(op: &'a Op, opset: i64, inputs: &[Option<&'a Known>], outputs: usize) -> InferCx<'a> {
         let (inputs, outputs) = (inputs.iter().copied().collect(), vec![Known::default(); outputs]);
-        InferCx { op, opset, inputs, outputs, unique: "unknown", bodies: None }
+        InferCx { op, opset, inputs, outputs, unique: "unknown", named: Cell::new(false), bodies: None }
     }
 
     /// What was found out about the outputs.
@@ -132,7 +135,7 @@ impl<'a> InferCx<'a> {
         let elements = output.ty.as_ref().and_then(|ty| ty.shape()?.elements());
         let useful = contents.iter().any(|dim| *dim != Dim::Unknown);
         if elements == Some(contents.len()) && contents.len() <= CONTENTS_LIMIT && useful {
-            output.elements = Some(contents);
+            output.inside.elements = Some(contents);
         }
     }
 
@@ -163,6 +166,7 @@ impl<'a> InferCx<'a> {
 
     /// A size that depends on data: a new symbol, the same in every inference of the same model.
     pub fn fresh(&self, what: &str) -> Dim {
+        self.named.set(true);
         Dim::Symbol(format!("{}_{what}", self.unique).into())
     }
 

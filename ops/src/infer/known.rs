@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use ir::{DType, Dim, Shape, Tensor, Type};
+use ir::{Blank, DType, Dim, Rare, Shape, Tensor, Type};
 
 use crate::array;
 
@@ -16,11 +16,25 @@ pub struct Known {
     pub ty: Option<Type>,
     /// The value itself, where it is the same in every run.
     pub constant: Option<Tensor>,
+    /// What is inside, for the few values that sizes are computed with.
+    pub inside: Rare<Inside>,
+}
+
+/// What is known about parts of a value.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Inside {
     /// The elements, row-major, of a small tensor of integers (or of floats that hold integers) whose shape is fully
-    /// known; an element may be an expression. Unset where `constant` is set.
+    /// known; an element may be an expression. Unset where [`Known::constant`] is set.
     pub elements: Option<Vec<Dim>>,
     /// The types of the items of a sequence, one by one, where their number is the same in every run.
     pub items: Option<Vec<Option<Type>>>,
+}
+
+impl Blank for Inside {
+    fn blank() -> &'static Inside {
+        static BLANK: Inside = Inside { elements: None, items: None };
+        &BLANK
+    }
 }
 
 impl Known {
@@ -54,7 +68,7 @@ impl Known {
     /// The elements, row-major, of a small integer tensor, each as far as it is known. Floats count where every one of
     /// them holds an integer.
     pub fn contents(&self) -> Option<Cow<'_, [Dim]>> {
-        if let Some(elements) = &self.elements {
+        if let Some(elements) = &self.inside.elements {
             return Some(Cow::Borrowed(elements));
         }
         let tensor = self.constant.as_ref().filter(|tensor| tensor.elements() <= CONTENTS_LIMIT)?;

@@ -8,7 +8,7 @@ pub mod shape;
 mod sizes;
 
 pub use context::InferCx;
-pub use known::{CONTENTS_LIMIT, Known};
+pub use known::{CONTENTS_LIMIT, Inside, Known};
 pub use model::{Inferred, Issue, Options, Place, infer_model};
 
 /// Runs inference of a body graph on behalf of a control flow operator.

@@ -3,6 +3,7 @@
 //! The result is a table beside the model; nothing is written. Declared types are opinions: where they contradict what
 //! the rules find, that is an [`Issue`] and the rules win.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use ir::{Attrs, Function, Graph, GraphId, Model, Op, OpId, Role, Shape, Type, ValueId};
@@ -174,11 +175,13 @@ impl Walker<'_> {
         inputs.resize(graph.inputs().len(), Known::default());
         for value in graph.values() {
             let held = graph.value(value);
-            table[value.index()] = match held.role() {
+            let mut known = match held.role() {
                 Role::Initializer => initializer(held),
                 Role::Captured => self.captured.get(&(id, value)).cloned().unwrap_or_default(),
                 Role::Input | Role::Computed => continue,
             };
+            self.share(&mut known);
+            table[value.index()] = known;
         }
         for (&value, known) in graph.inputs().iter().zip(inputs) {
             table[value.index()] = self.declared_input(id, value, known);
@@ -335,18 +338,28 @@ impl Walker<'_> {
         let opset = ir::version(opsets, &op.kind.domain).unwrap_or(1);
         let outputs = graph.op_outputs(at);
         let first = outputs.iter().flatten().next();
-        let unique =
-            first.map_or_else(String::new, |&value| self.sizes.unique(graph, (self.path, id, value)));
-        let mut cx = InferCx {
-            op,
-            opset,
-            inputs,
-            outputs: vec![Known::default(); outputs.len()],
-            unique: &unique,
-            bodies: Some(self),
+        let owner = first.map(|&value| (self.path, id, value));
+        let unique = owner.map_or_else(String::new, |owner| self.sizes.prefix(graph, owner));
+        // Names are given inside of bodies before it is known whether the operator gives some itself.
+        if let Some(owner) = owner.filter(|_| op.attrs.graphs().next().is_some()) {
+            self.sizes.unique(graph, owner);
+        }
+        let (mut outputs, named) = {
+            let mut cx = InferCx {
+                op,
+                opset,
+                inputs: inputs.iter().copied().collect(),
+                outputs: vec![Known::default(); outputs.len()],
+                unique: &unique,
+                named: Cell::new(false),
+                bodies: Some(self),
+            };
+            rule.infer(&mut cx)?;
+            (cx.outputs, cx.named.get())
         };
-        rule.infer(&mut cx)?;
-        let InferCx { inputs, mut outputs, .. } = cx;
+        if let Some(owner) = owner.filter(|_| named) {
+            self.sizes.unique(graph, owner);
+        }
         evaluate_small(rule, op, opset, &inputs, &mut outputs);
         Ok(outputs)
     }

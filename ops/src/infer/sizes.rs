@@ -52,16 +52,24 @@ impl<'a> Sizes<'a> {
     }
 
     /// A prefix for the names of new sizes of an operator: the name of its first output, as an identifier, made unique.
+    /// It is the owner's from now on.
     pub(super) fn unique(&mut self, graph: &Graph, owner: Owner) -> String {
+        let prefix = self.prefix(graph, owner);
+        self.symbols.insert(prefix.clone(), Some(owner));
+        prefix
+    }
+
+    /// The same prefix, as long as nobody takes it.
+    pub(super) fn prefix(&self, graph: &Graph, owner: Owner) -> String {
         let name = graph.value(owner.2).name();
         let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         let plain = plain.trim_matches('_');
         let letter = plain.starts_with(|c: char| c.is_ascii_alphabetic());
         let plain = if letter { plain.to_string() } else { format!("d_{plain}") };
-        let owner = Some(owner);
+        let taken = |name: &str| self.symbols.get(name).is_some_and(|&other| other != Some(owner));
         let mut candidate = plain.clone();
         let mut number = 1;
-        while *self.symbols.entry(candidate.clone()).or_insert(owner) != owner {
+        while taken(&candidate) {
             number += 1;
             candidate = format!("{plain}_{number}");
         }
@@ -126,8 +134,12 @@ impl<'a> Sizes<'a> {
             return;
         }
         known.ty = known.ty.as_ref().map(|ty| map(ty, &replace));
-        known.elements.iter_mut().flatten().for_each(|dim| *dim = replace(dim));
-        for item in known.items.iter_mut().flatten().flatten() {
+        if known.inside.is_blank() {
+            return;
+        }
+        let inside = &mut *known.inside;
+        inside.elements.iter_mut().flatten().for_each(|dim| *dim = replace(dim));
+        for item in inside.items.iter_mut().flatten().flatten() {
             *item = map(item, &replace);
         }
     }

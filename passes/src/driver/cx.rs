@@ -214,18 +214,8 @@ impl<'a> Cx<'a> {
         may
     }
 
-    /// Everything that was applied, in order.
-    pub fn rewrites(&self) -> &[Rewrite] {
-        &self.rewrites
-    }
-
-    /// What is wrong with the model.
-    pub fn warnings(&self) -> &[Declined] {
-        &self.warnings
-    }
-
-    /// What was declined and why.
-    pub fn declined(&self) -> &[Declined] {
-        &self.declined
+    /// What was applied, in order; what was declined and why; what is wrong with the model.
+    pub(super) fn into_records(self) -> (Vec<Rewrite>, Vec<Declined>, Vec<Declined>) {
+        (self.rewrites, self.declined, self.warnings)
     }
 }

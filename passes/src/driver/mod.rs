@@ -142,9 +142,7 @@ pub fn run(model: &mut Model, steps: &[Step], find: Find, options: Options) -> R
         return Err(Box::new(Failure { error, passes: ran, fuel: options.fuel, before }));
     }
     report.ops_after = op_count(model);
-    report.rewrites = cx.rewrites().to_vec();
-    report.declined = cx.declined().to_vec();
-    report.warnings = cx.warnings().to_vec();
+    (report.rewrites, report.declined, report.warnings) = cx.into_records();
     Ok(report)
 }
 

@@ -252,8 +252,9 @@ impl Names {
         let mut origin: Vec<Arc<str>> = Vec::new();
         for &op in ops {
             let op = graph.op(op);
-            let own = (op.origin.is_empty() && !op.name.is_empty()).then(|| Arc::from(op.name.as_str()));
-            for name in own.into_iter().chain(op.origin.iter().cloned()) {
+            let own =
+                (op.notes.origin.is_empty() && !op.name.is_empty()).then(|| Arc::from(op.name.as_str()));
+            for name in own.into_iter().chain(op.notes.origin.iter().cloned()) {
                 if !origin.contains(&name) {
                     origin.push(name);
                 }
@@ -393,7 +394,9 @@ impl Work<'_> {
             // The operator that writes the old value takes the old name; helpers are named after what they write.
             op.name = fresh.map_or_else(|| names.first.clone(), |name| name.to_string());
         }
-        op.origin = names.origin.clone();
+        if op.notes.origin != names.origin {
+            op.notes.origin = names.origin.clone();
+        }
         let id =
             self.graph_mut().add_op(op, &inputs, &slots, Place::Near(near)).map_err(|e| e.to_string())?;
         self.touched.ops.push(id);

@@ -1,19 +1,55 @@
 //! Attributes.
 
-use ir::{Attr, AttrValue, Attrs};
+use std::slice;
+
+use bytes::BufMut;
+use ir::{Attr, AttrValue, Attrs, GraphId};
 use pb::attribute_proto::AttributeType as Kind;
 
-use super::{Exporter, types};
+use super::{Exporter, Wire, types};
 use crate::error::ProtoError;
 use crate::generated as pb;
+use crate::parts::fields;
 use crate::spelling::{self, has, text};
 
 impl Exporter<'_> {
-    pub(super) fn attributes(&mut self, attrs: &Attrs) -> Result<Vec<pb::AttributeProto>, ProtoError> {
-        attrs.iter().map(|attr| self.attribute(attr)).collect()
+    pub(super) fn attributes<B: BufMut>(
+        &mut self,
+        field: u32,
+        attrs: &Attrs,
+        wire: &mut Wire<'_, B>,
+    ) -> Result<(), ProtoError> {
+        attrs.iter().try_for_each(|attr| match &attr.value {
+            AttrValue::Graph(graph) => self.with_graphs(field, attr, slice::from_ref(graph), wire),
+            AttrValue::Graphs(graphs) => self.with_graphs(field, attr, graphs, wire),
+            _ => {
+                wire.message(field, &self.attribute(attr));
+                Ok(())
+            }
+        })
     }
 
-    fn attribute(&mut self, attr: &Attr) -> Result<pb::AttributeProto, ProtoError> {
+    /// An attribute that holds graphs.
+    fn with_graphs<B: BufMut>(
+        &mut self,
+        field: u32,
+        attr: &Attr,
+        graphs: &[GraphId],
+        wire: &mut Wire<'_, B>,
+    ) -> Result<(), ProtoError> {
+        let one = matches!(attr.value, AttrValue::Graph(_));
+        let number = if one { fields::ATTRIBUTE_GRAPH } else { fields::ATTRIBUTE_GRAPHS };
+        let mut rest = self.attribute(attr);
+        wire.open(field, |wire| {
+            wire.fields(&pb::AttributeProto { name: rest.name.take(), ..Default::default() });
+            graphs.iter().try_for_each(|&graph| wire.open(number, |wire| self.graph(graph, wire)))?;
+            wire.fields(&rest);
+            Ok(())
+        })
+    }
+
+    /// An attribute without the graphs that it holds.
+    fn attribute(&mut self, attr: &Attr) -> pb::AttributeProto {
         let spelling = attr.spelling;
         let mut proto = pb::AttributeProto {
             name: text(spelling, spelling::NAME, &attr.name),
@@ -70,22 +106,15 @@ impl Exporter<'_> {
                 proto.type_protos = list.iter().map(types::ty).collect();
                 Kind::TypeProtos
             }
-            AttrValue::Graph(graph) => {
-                proto.g = Some(Box::new(self.graph(*graph)?));
-                Kind::Graph
-            }
-            AttrValue::Graphs(graphs) => {
-                let graphs: Result<_, ProtoError> = graphs.iter().map(|&graph| self.graph(graph)).collect();
-                proto.graphs = graphs?;
-                Kind::Graphs
-            }
+            AttrValue::Graph(_) => Kind::Graph,
+            AttrValue::Graphs(_) => Kind::Graphs,
             AttrValue::Reference { name, kind } => {
                 proto.ref_attr_name = Some(name.clone());
                 proto.r#type = (*kind != 0 || !has(spelling, spelling::NO_TYPE)).then_some(*kind);
-                return Ok(proto);
+                return proto;
             }
         };
         proto.r#type = (!has(spelling, spelling::NO_TYPE)).then_some(kind as i32);
-        Ok(proto)
+        proto
     }
 }

@@ -8,12 +8,8 @@ use super::Importer;
 use super::graph::Scope;
 use crate::error::ProtoError;
 use crate::generated as pb;
-use crate::parts::{single, split};
+use crate::parts::{fields, single, split};
 use crate::spelling::{self, Marks};
-
-/// Numbers of the fields that hold graphs.
-const GRAPH: u32 = 6;
-const GRAPHS: u32 = 11;
 
 /// The graphs of an attribute, not decoded yet.
 struct Graphs {
@@ -31,7 +27,8 @@ impl Importer {
     ) -> Result<Attrs, ProtoError> {
         let mut attrs = Attrs::with_capacity(parts.len());
         for bytes in parts {
-            let (proto, [graph, graphs]) = split::<pb::AttributeProto, 2>(&bytes, [GRAPH, GRAPHS])?;
+            let (proto, [graph, graphs]) =
+                split::<pb::AttributeProto, 2>(&bytes, [fields::ATTRIBUTE_GRAPH, fields::ATTRIBUTE_GRAPHS])?;
             attrs.push(self.attribute(proto, Graphs { one: single(graph), list: graphs }, inner)?);
         }
         Ok(attrs)
@@ -98,7 +95,7 @@ impl Importer {
             Kind::SparseTensor => {
                 let sparse = proto.sparse_tensor.take();
                 let sparse = sparse.ok_or_else(|| self.invalid(missing("sparse tensor")))?;
-                AttrValue::Sparse(self.sparse(*sparse)?.0)
+                AttrValue::Sparse(Box::new(self.sparse(*sparse)?.0))
             }
             Kind::SparseTensors => {
                 let sparses = std::mem::take(&mut proto.sparse_tensors).into_iter();

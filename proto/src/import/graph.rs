@@ -2,22 +2,20 @@
 
 use bytes::Bytes;
 use ir::{
-    Annotation, Graph, GraphError, GraphId, Op, OpKind, Place, Role, Slots, Stray, StrayList, Type, ValueId,
+    Annotation, Graph, GraphId, Op, OpNotes, Place, Rare, Role, Slots, Stray, StrayList, Type, ValueId,
+    ValueNotes,
 };
 use prost::Message;
 
 use super::{Importer, pairs};
 use crate::error::ProtoError;
 use crate::generated as pb;
-use crate::parts::{decode, split};
+use crate::parts::{decode, fields, split};
 use crate::spelling::{self, Marks};
 
-/// Numbers of the fields that hold long lists.
-const NODE: u32 = 1;
-const INITIALIZER: u32 = 5;
-const INFO: u32 = 13;
-const SPARSE: u32 = 15;
-const ATTRIBUTE: u32 = 5;
+/// Decoded part by part.
+const LISTS: [u32; 4] =
+    [fields::GRAPH_NODE, fields::GRAPH_INITIALIZER, fields::GRAPH_SPARSE, fields::GRAPH_INFO];
 
 /// A graph under construction.
 pub(super) struct Scope {
@@ -37,8 +35,7 @@ impl Scope {
 struct Info {
     name: String,
     ty: Option<Type>,
-    doc: String,
-    metadata: Vec<(String, String)>,
+    notes: Rare<ValueNotes>,
     spelling: ir::Spelling,
 }
 
@@ -50,8 +47,7 @@ impl Importer {
 
     /// Imports a graph. `id` is its place in the model's table.
     pub(super) fn graph(&mut self, bytes: &Bytes, id: GraphId) -> Result<Scope, ProtoError> {
-        let (proto, [nodes, initializers, sparse, infos]) =
-            split::<pb::GraphProto, 4>(bytes, [NODE, INITIALIZER, SPARSE, INFO])?;
+        let (proto, [nodes, initializers, sparse, infos]) = split::<pb::GraphProto, 4>(bytes, LISTS)?;
         let mut marks = Marks::default();
         let mut graph = Graph::new(&marks.text(spelling::NAME, proto.name));
         graph.doc = marks.text(spelling::DOC, proto.doc_string);
@@ -65,7 +61,7 @@ impl Importer {
             let info = self.info(input);
             let id = self.scope().add_input(&info.name, info.ty).map_err(|e| self.graph_error(e))?;
             let value = self.scope().value_mut(id);
-            (value.doc, value.metadata, value.spelling) = (info.doc, info.metadata, info.spelling);
+            (value.notes, value.spelling) = (info.notes, info.spelling);
         }
         for (at, tensor) in (1..).zip(initializers) {
             let (tensor, name) = self.initializer(decode(tensor)?)?;
@@ -116,33 +112,26 @@ impl Importer {
 
     /// Adds nodes in file order. All outputs are declared first: the file's order need not be topological.
     pub(super) fn nodes(&mut self, nodes: Vec<Bytes>) -> Result<(), ProtoError> {
-        let mut outputs: Vec<Slots> = Vec::with_capacity(nodes.len());
         for bytes in &nodes {
-            let (node, _) = split::<pb::NodeProto, 1>(bytes, [ATTRIBUTE])?;
+            let (node, _) = split::<pb::NodeProto, 1>(bytes, [fields::NODE_ATTRIBUTE])?;
             let graph = self.scope();
-            let declared: Result<Slots, GraphError> = (node.output.iter())
-                .map(|name| if name.is_empty() { Ok(None) } else { graph.add_computed(name, None).map(Some) })
-                .collect();
-            outputs.push(declared.map_err(|source| ProtoError::Graph {
+            let mut named = node.output.iter().filter(|name| !name.is_empty());
+            let declared = named.try_for_each(|name| graph.add_computed(name, None).map(drop));
+            declared.map_err(|source| ProtoError::Graph {
                 place: format!("{}, node {}", self.place(), title(&node)),
                 source,
-            })?);
+            })?;
         }
-        for (bytes, outputs) in nodes.into_iter().zip(outputs) {
-            let (node, [attributes]) = split::<pb::NodeProto, 1>(&bytes, [ATTRIBUTE])?;
+        for bytes in nodes {
+            let (node, [attributes]) = split::<pb::NodeProto, 1>(&bytes, [fields::NODE_ATTRIBUTE])?;
             self.place.push(format!("node {}", title(&node)));
-            self.node(node, attributes, &outputs)?;
+            self.node(node, attributes)?;
             self.place.pop();
         }
         Ok(())
     }
 
-    fn node(
-        &mut self,
-        proto: pb::NodeProto,
-        attributes: Vec<Bytes>,
-        outputs: &[Option<ValueId>],
-    ) -> Result<(), ProtoError> {
+    fn node(&mut self, proto: pb::NodeProto, attributes: Vec<Bytes>) -> Result<(), ProtoError> {
         let mut marks = Marks::default();
         let domain = marks.text(spelling::DOMAIN, proto.domain);
         let overload = marks.text(spelling::OVERLOAD, proto.overload);
@@ -150,20 +139,20 @@ impl Importer {
         if name.is_empty() {
             return Err(self.invalid("the node has no op_type"));
         }
-        let mut op = Op::of(OpKind {
-            domain: self.shared(&domain),
-            name: self.shared(&name),
-            overload: self.shared(&overload),
-        });
+        let mut op = Op::of(self.kind(domain, name, overload));
         op.name = marks.text(spelling::NAME, proto.name);
-        op.doc = marks.text(spelling::DOC, proto.doc_string);
-        op.metadata = pairs(proto.metadata_props);
-        op.spelling = marks.done();
-        if !proto.device_configurations.is_empty() {
+        let opaque = (!proto.device_configurations.is_empty()).then(|| {
             let rest =
                 pb::NodeProto { device_configurations: proto.device_configurations, ..Default::default() };
-            op.opaque = Some(rest.encode_to_vec().into());
-        }
+            rest.encode_to_vec().into()
+        });
+        op.notes = Rare::new(OpNotes {
+            doc: marks.text(spelling::DOC, proto.doc_string),
+            metadata: pairs(proto.metadata_props),
+            opaque,
+            origin: Vec::new(),
+        });
+        op.spelling = marks.done();
         let mut inputs = Slots::new();
         for (at, input) in proto.input.iter().enumerate() {
             let id = if input.is_empty() { None } else { Some(self.resolve(input)) };
@@ -176,7 +165,10 @@ impl Importer {
         }
         let mut inner = Vec::new();
         op.attrs = self.attributes(attributes, &mut inner)?;
-        let added = self.scope().add_op(op, &inputs, outputs, Place::End);
+        let graph = self.scope();
+        // Declared before; an empty name is no value.
+        let outputs: Slots = proto.output.iter().map(|name| graph.find(name)).collect();
+        let added = graph.add_op(op, &inputs, &outputs, Place::End);
         let id = added.map_err(|e| self.graph_error(e))?;
         let parent = self.scopes.last().map(|scope| (scope.id, id));
         for scope in inner {
@@ -236,16 +228,12 @@ impl Importer {
             StrayList::Info => graph.value(id).role() == Role::Input || graph.is_output(id),
         };
         let value = graph.value_mut(id);
-        let bare = value.ty.is_none() && value.doc.is_empty() && value.metadata.is_empty();
+        let bare = value.ty.is_none() && value.notes.is_blank();
         if bare && !described {
-            (value.ty, value.doc, value.metadata) = (info.ty, info.doc, info.metadata);
-            value.spelling = info.spelling;
+            (value.ty, value.notes, value.spelling) = (info.ty, info.notes, info.spelling);
             return true;
         }
-        let same = value.ty == info.ty
-            && value.doc == info.doc
-            && value.metadata == info.metadata
-            && value.spelling.0 == info.spelling.0;
+        let same = value.ty == info.ty && value.notes == info.notes && value.spelling.0 == info.spelling.0;
         if !same {
             graph.strays.push(info.stray(list, at));
         }
@@ -257,8 +245,10 @@ impl Importer {
         Info {
             name: proto.name.unwrap_or_default(),
             ty: proto.r#type.map(|ty| self.ty(ty)),
-            doc: marks.text(spelling::DOC, proto.doc_string),
-            metadata: pairs(proto.metadata_props),
+            notes: Rare::new(ValueNotes {
+                doc: marks.text(spelling::DOC, proto.doc_string),
+                metadata: pairs(proto.metadata_props),
+            }),
             spelling: marks.done(),
         }
     }
@@ -266,7 +256,8 @@ impl Importer {
 
 impl Info {
     fn stray(self, list: StrayList, at: u32) -> Stray {
-        let Info { name, ty, doc, metadata, spelling } = self;
+        let Info { name, ty, notes, spelling } = self;
+        let ValueNotes { doc, metadata } = (*notes).clone();
         Stray { list, at, name, ty, doc, metadata, spelling }
     }
 }

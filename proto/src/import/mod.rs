@@ -10,27 +10,20 @@ mod graph;
 mod tensor;
 mod types;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ir::{Attrs, Function, Graph, Model};
+use ir::{Attrs, Function, Graph, Model, OpKind};
 
 use crate::error::ProtoError;
 use crate::external::ExternalFiles;
 use crate::generated as pb;
-use crate::parts::{single, split};
+use crate::parts::{fields, single, split};
 use crate::spelling::{self, Marks};
 use graph::Scope;
 
 pub(crate) use types::pairs;
-
-/// Numbers of the fields that hold long lists.
-const MODEL_GRAPH: u32 = 7;
-const MODEL_FUNCTION: u32 = 25;
-const FUNCTION_NODE: u32 = 7;
-const FUNCTION_DEFAULT: u32 = 11;
-const FUNCTION_INFO: u32 = 12;
 
 /// What the converters share: the model being built, the graphs under construction from the outside in, and the files.
 pub(crate) struct Importer {
@@ -38,8 +31,10 @@ pub(crate) struct Importer {
     scopes: Vec<Scope>,
     files: ExternalFiles,
     dropped: Vec<String>,
-    /// Names of operators and attributes: few words, written often.
+    /// Names of attributes: few words, written often.
     words: HashSet<Arc<str>>,
+    /// Kinds of operators, by domain, name and overload.
+    kinds: HashMap<(String, String, String), OpKind>,
     /// Where errors happen: graphs and nodes from the outside in.
     place: Vec<String>,
 }
@@ -52,7 +47,8 @@ impl Importer {
 
     fn new(model: Model, files: ExternalFiles, place: &str) -> Importer {
         let place = vec![place.to_string()];
-        Importer { model, scopes: Vec::new(), files, dropped: Vec::new(), words: HashSet::new(), place }
+        let (words, kinds) = (HashSet::new(), HashMap::new());
+        Importer { model, scopes: Vec::new(), files, dropped: Vec::new(), words, kinds, place }
     }
 
     /// A word that many operators have in common, held once.
@@ -63,6 +59,17 @@ impl Importer {
         let word: Arc<str> = Arc::from(word);
         self.words.insert(word.clone());
         word
+    }
+
+    /// A kind of operators, held once.
+    fn kind(&mut self, domain: String, name: String, overload: String) -> OpKind {
+        let key = (domain, name, overload);
+        if let Some(known) = self.kinds.get(&key) {
+            return known.clone();
+        }
+        let kind = OpKind::overloaded(&key.0, &key.1, &key.2);
+        self.kinds.insert(key, kind.clone());
+        kind
     }
 
     fn place(&self) -> String {
@@ -90,8 +97,10 @@ impl Importer {
     }
 
     fn function(&mut self, bytes: &Bytes) -> Result<Function, ProtoError> {
-        let (proto, [nodes, infos, defaults]) =
-            split::<pb::FunctionProto, 3>(bytes, [FUNCTION_NODE, FUNCTION_INFO, FUNCTION_DEFAULT])?;
+        let (proto, [nodes, infos, defaults]) = split::<pb::FunctionProto, 3>(
+            bytes,
+            [fields::FUNCTION_NODE, fields::FUNCTION_INFO, fields::FUNCTION_DEFAULT],
+        )?;
         let mut marks = Marks::default();
         let name = marks.text(spelling::NAME, proto.name);
         let domain = marks.text(spelling::DOMAIN, proto.domain);
@@ -144,7 +153,8 @@ fn opsets(imports: Vec<pb::OperatorSetIdProto>) -> (Vec<(String, i64)>, u32) {
 
 /// The model of a file.
 pub(crate) fn model(bytes: &Bytes, files: ExternalFiles) -> Result<Model, ProtoError> {
-    let (proto, [graphs, functions]) = split::<pb::ModelProto, 2>(bytes, [MODEL_GRAPH, MODEL_FUNCTION])?;
+    let (proto, [graphs, functions]) =
+        split::<pb::ModelProto, 2>(bytes, [fields::MODEL_GRAPH, fields::MODEL_FUNCTION])?;
     let mut marks = Marks::default();
     let mut model = Model::new(0, 0, Graph::default());
     model.ir_version = marks.number(spelling::IR_VERSION, proto.ir_version);

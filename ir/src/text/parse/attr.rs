@@ -53,7 +53,7 @@ fn value(cursor: &mut Cursor<'_>, kind: Option<i32>) -> Result<AttrItem> {
         8 => AttrValue::Strings(list(cursor, |cursor| cursor.bytes().map(Bytes::from))?),
         9 => AttrValue::Tensors(list(cursor, tensor::read_literal)?),
         10 => return list(cursor, super::graph).map(AttrItem::Graphs),
-        11 => AttrValue::Sparse(tensor::read_sparse(cursor)?),
+        11 => AttrValue::Sparse(Box::new(tensor::read_sparse(cursor)?)),
         12 => AttrValue::Sparses(list(cursor, tensor::read_sparse)?),
         13 => AttrValue::Type(types::read(cursor)?),
         14 => AttrValue::Types(list(cursor, types::read)?),

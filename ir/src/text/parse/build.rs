@@ -7,8 +7,8 @@ use super::cursor::Result;
 use super::syntax::{self, AttrItem, Elements, Entry, Name, Notes};
 use crate::text::TextError;
 use crate::{
-    Attr, AttrValue, Attrs, Function, Graph, GraphError, GraphId, Model, Op, OpId, Place, Role, Stray,
-    StrayList, TensorNotes, ValueId,
+    Attr, AttrValue, Attrs, Function, Graph, GraphError, GraphId, Model, Op, OpId, OpNotes, Place, Rare,
+    Role, Stray, StrayList, TensorNotes, ValueId,
 };
 
 struct Builder<'t> {
@@ -180,10 +180,10 @@ impl Builder<'_> {
         }
         let value = self.graph(id).value_mut(value);
         if !doc.is_empty() {
-            value.doc = doc;
+            value.notes.doc = doc;
         }
         if !metadata.is_empty() {
-            value.metadata = metadata;
+            value.notes.metadata = metadata;
         }
         if let Some(data) =
             value.data.as_mut().filter(|_| !tensor_doc.is_empty() || !tensor_metadata.is_empty())
@@ -250,7 +250,8 @@ impl Builder<'_> {
         let syntax::Node { notes, name, outputs, kind, attrs, .. } = syntax;
         let (attrs, pending) = self.attrs(attrs);
         let opaque = notes.opaque.into_iter().next().map(|(_, bytes)| bytes);
-        let op = Op { name, attrs, doc: notes.doc, metadata: notes.metadata, opaque, ..Op::of(kind) };
+        let notes = OpNotes { doc: notes.doc, metadata: notes.metadata, opaque, origin: Vec::new() };
+        let op = Op { name, attrs, notes: Rare::new(notes), ..Op::of(kind) };
         let written: Vec<Option<ValueId>> =
             outputs.iter().map(|output| self.model.graph(id).find(&output.text)).collect();
         let added = self.graph(id).add_op(op, inputs, &written, Place::End);

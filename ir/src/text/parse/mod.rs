@@ -211,7 +211,7 @@ fn kind(cursor: &mut Cursor<'_>) -> Result<OpKind> {
         name = cursor.quotable()?;
     }
     let overload = if cursor.eat(b':') { cursor.quotable()? } else { String::new() };
-    Ok(OpKind { overload: overload.into(), ..OpKind::new(&domain, &name) })
+    Ok(OpKind::overloaded(&domain, &name, &overload))
 }
 
 fn attrs(cursor: &mut Cursor<'_>) -> Result<Vec<Attr>> {

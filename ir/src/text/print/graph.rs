@@ -89,8 +89,8 @@ impl Printer<'_> {
     }
 
     fn value_notes(&mut self, value: &Value) {
-        self.note_text("doc", &value.doc);
-        self.note_pairs("metadata", &value.metadata);
+        self.note_text("doc", &value.notes.doc);
+        self.note_pairs("metadata", &value.notes.metadata);
         if let Some(notes) = value.data.as_ref().and_then(|data| data.notes.as_deref()) {
             self.note_text("tensor_doc", &notes.doc);
             self.note_pairs("tensor_metadata", &notes.metadata);
@@ -241,8 +241,7 @@ fn is_declared(ty: Option<&Type>, data: &Tensor) -> bool {
 
 fn has_notes(value: &Value) -> bool {
     let of_tensor = value.data.as_ref().and_then(|data| data.notes.as_deref());
-    !value.doc.is_empty()
-        || !value.metadata.is_empty()
+    !value.notes.is_blank()
         || value.ty.as_ref().is_some_and(|ty| !types::is_plain(ty))
         || of_tensor.is_some_and(|notes| !notes.doc.is_empty() || !notes.metadata.is_empty())
 }

@@ -10,9 +10,9 @@ impl Printer<'_> {
     pub fn op(&mut self, id: GraphId, op: OpId) {
         let graph = self.model.graph(id);
         let found = graph.op(op);
-        self.note_text("doc", &found.doc);
-        self.note_pairs("metadata", &found.metadata);
-        if let Some(bytes) = &found.opaque {
+        self.note_text("doc", &found.notes.doc);
+        self.note_pairs("metadata", &found.notes.metadata);
+        if let Some(bytes) = &found.notes.opaque {
             self.note_opaque(0, bytes);
         }
         if !found.name.is_empty() {
