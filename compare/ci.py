@@ -25,6 +25,7 @@ import foreign
 import lossless
 import shapes
 import simplify
+import weight_kinds
 from common import FIXTURES, Named
 
 STEP = 8  #: every 8th node case: 220 of them, a few seconds
@@ -209,6 +210,7 @@ def checks(program: Path, work: Path) -> Iterator[Check]:
     yield "dynamic and operators on codes", lambda: check_forms(program, work)
     for target in ("ort-cpu", "tensorrt", "openvino", "qnn", "tract"):
         yield f"check what was made for {target}", lambda t=target: check_check(program, t, work)
+    yield from weight_kinds.everything(program)
     for name in ("mnist_cntk", "dtln_1"):
         yield f"check files of other tools, {name}", lambda n=name: check_foreign(program, n)
     if (common.SHARED / "models").is_dir():

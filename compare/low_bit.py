@@ -4,9 +4,11 @@
 Every tool makes a model file; `onnxq eval perplexity` scores it against the float model, in ONNX Runtime (the file as it is)
 and, with --tract, in tract too. Peers: onnxruntime's own weight-only tools, and the routines of the `gguf` package, whose
 weights are put back as floats because ONNX Runtime reads no GGUF. Embeddings stay float everywhere, as in the peers, so that
-rows differ in the quantizers alone (onnxruntime's HQQ and GPTQ need torch, and fail without); "as the program comes" also
-stores the embedding in 8 bits. Bits a weight count everything a quantized weight takes in the file (MatMulNBits pads nothing
-here).
+rows differ in the quantizers alone (onnxruntime's HQQ and GPTQ need torch, and fail without); "as the program comes" also stores
+the embedding in 8 bits. Bits a weight count everything a quantized weight takes in the file (MatMulNBits pads nothing here).
+
+Behind ± is the standard error of the difference to the float perplexity on this text: a text of a few thousand tokens tells
+little of the perplexities of 4-bit models, the divergence tells more.
 
 Rows are kept in the cache, so a long run may be done in slices (--only, --models); --fresh makes those asked for anew.
 """
@@ -49,6 +51,7 @@ class Row:
     seconds: float
     runtime: str
     tract_kl: float | None = None
+    error: float | None = None  #: standard error of the difference to the float perplexity
 
 
 @dataclass
@@ -245,7 +248,7 @@ def row(args, s: Setting, label: str, maker: Callable, bits: int, block: int) ->
     against = found["figures"]["reference"]
     made = Row(
         label, found["figures"]["perplexity"], against["mean_kl"], against["kl_99"], against["same_top1"],
-        out.stat().st_size / 1e6, stored, seconds, found["runtime"],
+        out.stat().st_size / 1e6, stored, seconds, found["runtime"], None, against.get("difference_error"),
     )  # fmt: skip
     if args.tract:
         made.tract_kl = score(args.onnxq, s, out, ["--runtime", "tract"])["figures"]["reference"]["mean_kl"]
@@ -263,7 +266,8 @@ def cells(found: Row, exact: float, base: Row | None) -> list[str]:
     gap = base and base.perplexity - exact
     closed = f"{100 * (1 - (found.perplexity - exact) / gap):.0f} %" if gap and gap > 0 else "-"
     bits = "-" if found.bits_per_weight is None else f"{found.bits_per_weight:.3f}"
-    out = [found.tool, f"{found.perplexity:.4f}", f"{found.perplexity - exact:+.4f}", closed]
+    error = "" if found.error is None else f" ± {found.error:.3f}"
+    out = [found.tool, f"{found.perplexity:.4f}", f"{found.perplexity - exact:+.4f}{error}", closed]
     out += [f"{found.mean_kl:.5f}", f"{found.kl_99:.4f}", f"{100 * found.same_top1:.2f} %"]
     out += [f"{found.megabytes:.2f}", bits, f"{found.seconds:.1f}"]
     return out + ([f"{found.tract_kl:.5f}"] if found.tract_kl is not None else [])

@@ -11,7 +11,6 @@ All models together take a minute; `compare/ci.py` runs them on every change.
 
 import itertools
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -26,8 +25,8 @@ import common
 
 WIDTH, TOKENS, VOCABULARY = 64, 24, 96
 TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
-#: Sums in another order, relative to the largest output; the narrow types also round each product.
-AGREES = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 6e-2}
+#: Relative to the whole output: sums in another order; float16 also rounds the sums (of blocks, of the two terms).
+AGREES = {"float32": 1e-4, "float16": 1e-2}
 #: Relative error of an output: weights rounded to nearest in blocks of 32 lose 0.08 at four bits (gaussian), inputs of a
 #: few strong columns more; eight bits a sixteenth; activations in eight bits (LLM.int8) some percent.
 NEAR = {2: 0.75, 4: 0.2, 8: 0.03}
@@ -102,7 +101,8 @@ def gemm(b: Builder, x: str):
 
 def transposed(b: Builder, x: str):
     turned = b.op("Transpose", b.weight("transposed_w", (33, WIDTH)), perm=[1, 0])
-    b.weights[turned] = b.weights.pop("transposed_w")  # the Transpose is folded, and its output is the constant
+    # Where the Transpose can be folded, its output is the constant.
+    b.weights[f"{turned} or transposed_w"] = b.weights.pop("transposed_w")
     b.out("transposed", b.op("MatMul", x, turned))
 
 
@@ -193,14 +193,12 @@ KINDS: list[Kind] = [
 ]  # fmt: skip
 
 
-def build(dtype: str, kinds: list[Kind] = KINDS, spoil: Callable[[Builder], None] | None = None) -> onnx.ModelProto:
+def build(dtype: str, kinds: list[Kind] = KINDS) -> Builder:
     b = Builder(dtype)
     x = "x" if dtype == "float32" else b.op("Cast", "x", to=b.kind)
     for kind in kinds:
         kind(b, x)
-    if spoil:
-        spoil(b)
-    return b.model()
+    return b
 
 
 def feeds(count: int, seed: int = 7) -> Iterator[dict[str, np.ndarray]]:
@@ -285,8 +283,8 @@ def relative(got: np.ndarray, wanted: np.ndarray) -> float:
 def examine(program: Path, case: Case, work: Path, kinds: list[Kind] = KINDS) -> list[str]:
     """What is wrong; each line begins with the output or the weight that it is about."""
     model, out, data = work / "float.onnx", work / "few.onnx", work / "data"
-    proto = build(case.dtype, kinds)
-    onnx.save(proto, model)
+    built = build(case.dtype, kinds)
+    onnx.save(built.model(), model)
     data.mkdir(exist_ok=True)
     for at, feed in enumerate(feeds(12)):
         np.savez(data / f"{at:02}.npz", **feed)
@@ -295,18 +293,16 @@ def examine(program: Path, case: Case, work: Path, kinds: list[Kind] = KINDS) ->
         return [done.reason()]
     report = json.loads(out.with_suffix(".json").read_text())
     told = {w["name"] for w in report["weights"]} | {name for name, _, _ in report["float"]}
-    b = Builder(case.dtype)
-    for kind in kinds:
-        kind(b, "x")
     # Copies of an embedding are told under its name.
-    wrong = [f"{name}: neither quantized nor listed as kept" for name in sorted(set(b.weights) - told)]
+    lost = [name for name in built.weights if not told & set(name.split(" or "))]
+    wrong = [f"{name}: neither quantized nor listed as kept" for name in lost]
     feed = next(iter(feeds(1, seed=8)))
     np.savez(work / "feed.npz", **feed)
     exact = evaluated(program, model, work / "feed.npz", work / "exact")
     found = evaluated(program, out, work / "feed.npz", work / "found")
     if isinstance(exact, str) or isinstance(found, str):
         return [*wrong, f"our evaluator: {exact if isinstance(exact, str) else found}"]
-    names = [output.name for output in proto.graph.output]
+    names = built.outputs
     bound = 0.08 if case.rounds_inputs else NEAR[case.bits]
     for name, got, wanted in zip(names, found, exact, strict=True):
         # Three rounds of a loop, and two of a shared weight, add up.
@@ -321,8 +317,8 @@ def examine(program: Path, case: Case, work: Path, kinds: list[Kind] = KINDS) ->
     # Codes of activations flip where sums differ in the last digit.
     agrees = 2e-2 if case.rounds_inputs else AGREES[case.dtype]
     for name, got, wanted in zip(names, theirs, found, strict=True):
-        if not np.allclose(got, wanted, rtol=0, atol=agrees * max(float(np.abs(wanted).max()), 1e-6)):
-            wrong.append(f"{name}: onnxruntime is off by {np.abs(got - wanted).max() / np.abs(wanted).max():.2g}")
+        if (error := relative(got, wanted)) > agrees:
+            wrong.append(f"{name}: onnxruntime is off by {error:.2g}")
     return wrong
 
 
@@ -349,15 +345,20 @@ def refusals(program: Path, work: Path) -> Iterator[tuple[str, str]]:
     for at, feed in enumerate(feeds(3)):
         feed["x"][0, 2, 4] = np.nan
         np.savez(data / f"{at}.npz", **feed)
+    calm = work / "calm"
+    calm.mkdir()
+    for at, feed in enumerate(feeds(3)):
+        np.savez(calm / f"{at}.npz", **feed)
     for method in METHODS:
-        nan = build("float32", [matmul], spoil)
-        calm = data if method in CALIBRATED else None
-        yield f"NaN in a weight, {method}", refused("nan", nan, ["--weight-method", method], ["matmul_w" if not calm else "the input of"], calm)
+        nan, arguments = build("float32", [matmul]), ["--weight-method", method]
+        spoil(nan)
+        samples = calm if method in CALIBRATED else None
+        yield f"NaN in a weight, {method}", refused("nan", nan.model(), arguments, ["matmul_w", "--exclude"], samples)
     for method in ["gptq", "awq", "awq+gptq"]:
-        plain = build("float32", [matmul])
-        yield f"NaN in an input, {method}", refused("input", plain, ["--weight-method", method], ["matmul_w"], data)
+        plain, arguments = build("float32", [matmul]).model(), ["--weight-method", method]
+        yield f"NaN in a sample, {method}", refused("input", plain, arguments, ["sample 0.npz", "NaN"], data)
     plain, coded = work / "plain.onnx", work / "coded.onnx"
-    onnx.save(build("float32", [matmul]), plain)
+    onnx.save(build("float32", [matmul]).model(), plain)
     done = common.call([program, "quantize", plain, "-o", coded, "--mode", "weight-only"])
     again = refused("again", onnx.load(coded), [], ["quantized already", "float model"]) if done.ok else done.reason()
     yield "quantized already", again

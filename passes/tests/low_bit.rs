@@ -364,6 +364,35 @@ fn what_is_no_weight_stays_float_with_a_reason() {
     assert!(why.contains(&("both", "an operator other than a product reads it too")), "{why:?}");
 }
 
+/// Cosines and sines of positions are picked like embeddings, and stay float; what scales an embedding does not make it one.
+#[test]
+fn tables_of_factors_stay_float() {
+    let mut b = Builder::new(21);
+    let (ids, x) = (b.input("ids", "int64[5]"), b.input("x", "float[2,5,8]"));
+    let angles = (0..40 * 8).map(|at| (at / 8) as f32 * 0.1 * (at % 8 + 1) as f32);
+    let cosines: Vec<f32> = angles.map(f32::cos).collect();
+    let table = b.constant("cos", tensor(DType::F32, &[40, 8], &cosines));
+    let rows = op(&mut b, Op::new("Gather"), &[table, ids]);
+    let axes = b.constant("axes", Tensor::from_slice(&[1], &[0i64]).unwrap());
+    let rows = op(&mut b, Op::new("Unsqueeze"), &[rows, axes]);
+    let turned = op(&mut b, Op::new("Mul"), &[x, rows]);
+    // Learned factors of tokens are weights.
+    let gates = b.constant("gates", tensor(DType::F32, &[40, 8], &numbers(40, 8)));
+    let rows = op(&mut b, Op::new("Gather"), &[gates, ids]);
+    let gated = op(&mut b, Op::new("Mul"), &[turned, rows]);
+    let words = b.constant("words", tensor(DType::F32, &[40, 8], &cosines));
+    let rows = op(&mut b, Op::new("Gather"), &[words, ids]);
+    let root = b.constant("root", tensor(DType::F32, &[], &[2.0]));
+    let scaled = op(&mut b, Op::new("Mul"), &[rows, root]);
+    [gated, scaled].into_iter().for_each(|v| b.output(v));
+    let mut float = b.build();
+    infer(&mut float);
+    let (sites, kept) = find(&float, 1);
+    let names: Vec<&str> = sites.iter().map(|site| &*site.name).collect();
+    assert_eq!(names, ["gates", "words"]);
+    assert_eq!((&*kept[0].name, kept[0].why.contains("rotary")), ("cos", true));
+}
+
 /// A weight of the outer graph that a branch multiplies by.
 #[test]
 fn inner_graphs_read_codes_too() {
@@ -513,21 +542,25 @@ fn powers_of_a_stream_reach_the_weights_behind_a_normalization() {
 #[test]
 fn outliers_take_a_float_path() {
     let (n, k) = (12, 64);
-    for kind in [Kind::MatMul, Kind::Transposed, Kind::Gemm(0), Kind::Gemm(1), Kind::Conv] {
-        for columns in [&[][..], &[3, 40]] {
-            let float = model(kind, DType::F32, n, k, &numbers(n, k));
-            let (sites, _) = find(&float, 1);
-            let stored = sites[0].stored(&float).unwrap();
-            let weight = view(&sites[0], &stored);
-            let coded =
-                Coded::Split(quant::weight::outliers::split(&weight, columns, ScaleType::F32).unwrap());
-            let packed = pack(&sites[0], DType::F32, &coded, &profile("ort-cpu").unwrap(), None).unwrap();
-            let mut wired = float.clone();
-            wire(&mut wired, &[(sites[0].clone(), packed)], |_| 0).unwrap();
-            assert!(wired.main().ops().iter().any(|&o| wired.main().op(o).kind.is("MatMulInteger")));
-            let feed = feed(kind, DType::F32, n, k);
-            let (a, b) = (evaluate(&float, &feed).unwrap(), evaluate(&wired, &feed).unwrap());
-            a.iter().zip(&b).for_each(|(a, b)| agree(a, b, Some(0.15)).unwrap());
+    // The narrow types: integers are made and summed in float32, or bfloat16 would turn 127.5 steps into -128.
+    let types = [(DType::F32, ScaleType::F32), (DType::F16, ScaleType::F16), (DType::BF16, ScaleType::Bf16)];
+    for (dtype, scale) in types {
+        for kind in [Kind::MatMul, Kind::Transposed, Kind::Gemm(0), Kind::Gemm(1), Kind::Conv] {
+            for columns in [&[][..], &[3, 40]] {
+                let float = model(kind, dtype, n, k, &numbers(n, k));
+                let (sites, _) = find(&float, 1);
+                let stored = sites[0].stored(&float).unwrap();
+                let weight = view(&sites[0], &stored);
+                let split = quant::weight::outliers::split(&weight, columns, scale).unwrap();
+                let packed =
+                    pack(&sites[0], dtype, &Coded::Split(split), &profile("ort-cpu").unwrap(), None).unwrap();
+                let mut wired = float.clone();
+                wire(&mut wired, &[(sites[0].clone(), packed)], |_| 0).unwrap();
+                assert!(wired.main().ops().iter().any(|&o| wired.main().op(o).kind.is("MatMulInteger")));
+                let feed = feed(kind, dtype, n, k);
+                let (a, b) = (evaluate(&float, &feed).unwrap(), evaluate(&wired, &feed).unwrap());
+                a.iter().zip(&b).for_each(|(a, b)| agree(a, b, Some(0.15)).unwrap());
+            }
         }
     }
 }

@@ -126,7 +126,10 @@ fn run_perplexity(args: &PerplexityArgs) -> Result<bool> {
         );
         if let Some(against) = &found.reference {
             let ratio = found.perplexity - against.perplexity;
-            println!("reference      {:.4} ({ratio:+.4})", against.perplexity);
+            println!(
+                "reference      {:.4} ({ratio:+.4} ± {:.4})",
+                against.perplexity, against.difference_error
+            );
             println!(
                 "KL divergence  mean {:.5}, 99 % {:.5}, most {:.5} nats",
                 against.mean_kl, against.kl_99, against.max_kl

@@ -44,6 +44,9 @@ pub struct Perplexity {
 pub struct Against {
     /// The reference's own perplexity.
     pub perplexity: f64,
+    /// Standard error of the difference of the two perplexities, from the differences token by token, as if tokens were
+    /// independent. Two models whose perplexities differ by less than two of these are not told apart by this text.
+    pub difference_error: f64,
     /// Mean KL divergence, nats.
     pub mean_kl: f64,
     /// 99 of 100 positions have a divergence of at most this.
@@ -197,6 +200,8 @@ fn greatest(row: &[f64]) -> usize {
 struct Scored {
     nll: f64,
     reference_nll: f64,
+    /// Σ of squared differences of the two.
+    squares: f64,
     predictions: usize,
     kl: Vec<f64>,
     same: usize,
@@ -239,14 +244,17 @@ fn score(
     for at in begin..ids.len() {
         log_softmax(&scores[at * width..(at + 1) * width], &mut log);
         let next = ids.get(at + 1).and_then(|&id| usize::try_from(id).ok());
+        let mut own = 0.0;
         if let Some(next) = next {
-            scored.nll -= log.get(next).with_context(|| format!("token {next} is not in the vocabulary"))?;
+            own = *log.get(next).with_context(|| format!("token {next} is not in the vocabulary"))?;
+            scored.nll -= own;
             scored.predictions += 1;
         }
         if let Some((other, _)) = &beside {
             log_softmax(&other[at * width..(at + 1) * width], &mut exact);
             if let Some(next) = next {
                 scored.reference_nll -= exact[next];
+                scored.squares += (exact[next] - own).powi(2);
             }
             let kl: f64 = exact
                 .iter()
@@ -302,8 +310,12 @@ pub fn perplexity(
         let mean_kl = kl.iter().sum::<f64>() / positions.max(1) as f64;
         kl.sort_by(f64::total_cmp);
         let quantile = (positions * 99).div_ceil(100).saturating_sub(1);
+        let (count, gap) =
+            (predictions as f64, (sum(|s| s.nll) - sum(|s| s.reference_nll)) / predictions as f64);
+        let spread = (sum(|s| s.squares) / count - gap * gap).max(0.0);
         Against {
             perplexity: (sum(|s| s.reference_nll) / predictions as f64).exp(),
+            difference_error: mean_nll.exp() * (spread / (count - 1.0).max(1.0)).sqrt(),
             mean_kl,
             kl_99: kl.get(quantile).copied().unwrap_or(0.0),
             max_kl: kl.last().copied().unwrap_or(0.0),

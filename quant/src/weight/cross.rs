@@ -10,6 +10,9 @@
 //!
 //! r is a wish beyond W·x: where a residual stream is added to the layer's output, r = its error so far (float minus
 //! quantized), and the layer takes that back too. W* is then rounded with the same H ([`super::gptq`]).
+//!
+//! Drift is less regular than inputs are: on few samples W* fits what it has seen and is wrong elsewhere. So it is judged by
+//! rows that were held back ([`borne_out`]), and only the part of W* − W that they bear out is taken.
 
 use rayon::prelude::*;
 
@@ -139,6 +142,48 @@ pub fn retarget(
     Ok(Retargeted { weight: w, notes: notes.into_iter().collect() })
 }
 
+/// How far a change of a weight is borne out by rows that it was not fitted to: (Σ a·g, Σ a²) with a = Δ·x̂ what the change
+/// adds to the output and g = W·(x − x̂) + r what it should add. The part α = Σ a·g / Σ a² of the change is the best there.
+///
+/// `weight` and `change` are `[N, K]`, `inputs` x̂ and `gap` x − x̂ `[T, K]`, `residual` r `[T, N]`.
+pub fn borne_out(
+    weight: &[f32],
+    change: &[f32],
+    cols: usize,
+    inputs: &[f32],
+    gap: &[f32],
+    residual: Option<&[f32]>,
+) -> Result<(f64, f64), WeightError> {
+    let (rows, tokens) = (weight.len() / cols.max(1), inputs.len() / cols.max(1));
+    check_len("weight", rows * cols, weight.len())?;
+    check_len("change of a weight", weight.len(), change.len())?;
+    check_len("layer inputs", tokens * cols, inputs.len())?;
+    check_len("input drift", inputs.len(), gap.len())?;
+    if let Some(residual) = residual {
+        check_len("residual drift", tokens * rows, residual.len())?;
+    }
+    let (mut added, mut wanted) = (vec![0.0f32; tokens * rows], vec![0.0f32; tokens * rows]);
+    if let Some(residual) = residual {
+        wanted.copy_from_slice(residual);
+    }
+    // Fixed pieces of rows, so that the sums do not depend on threads.
+    let parts: Vec<(f64, f64)> = added
+        .par_chunks_mut(CHUNK * rows.max(1))
+        .zip(wanted.par_chunks_mut(CHUNK * rows.max(1)))
+        .enumerate()
+        .map(|(at, (added, wanted))| {
+            let n = added.len() / rows.max(1);
+            let (x, d) = (&inputs[at * CHUNK * cols..][..n * cols], &gap[at * CHUNK * cols..][..n * cols]);
+            let (w, c) = (View::rows(weight, rows, cols), View::rows(change, rows, cols));
+            sgemm(1.0, View::rows(x, n, cols), c.t(), 0.0, Out::rows(added, n, rows));
+            sgemm(1.0, View::rows(d, n, cols), w.t(), 1.0, Out::rows(wanted, n, rows));
+            let terms = added.iter().zip(wanted.iter()).map(|(a, g)| (f64::from(*a), f64::from(*g)));
+            terms.fold((0.0, 0.0), |sum, (a, g)| (sum.0 + a * g, sum.1 + a * a))
+        })
+        .collect();
+    Ok(parts.iter().fold((0.0, 0.0), |sum, part| (sum.0 + part.0, sum.1 + part.1)))
+}
+
 /// Cholesky of H + λ·mean·I, with λ raised until it succeeds.
 fn factor(gram: &Gram, mean: f64, asked: f64) -> Result<(Tiles, f64), WeightError> {
     let mut damping = asked;
@@ -196,6 +241,30 @@ mod tests {
             }
         }
         assert_eq!(retarget(&weight, &gram, None, None, 0.01).unwrap().weight, w);
+    }
+
+    #[test]
+    fn a_change_is_judged_by_other_rows() {
+        let (tokens, rows, cols) = (300, 6, 20);
+        let (x, w, change) = (gaussian(tokens * cols, 1), gaussian(rows * cols, 2), gaussian(rows * cols, 3));
+        let gap: Vec<f32> = gaussian(tokens * cols, 4).iter().map(|v| v * 0.1).collect();
+        let product = |t: &[f32], m: &[f32]| -> Vec<f32> {
+            m.chunks(cols).map(|r| r.iter().zip(t).map(|(a, b)| a * b).sum()).collect()
+        };
+        // What is wanted beside W·(x − x̂) is 0.3 of what the change adds, less what W·(x − x̂) is.
+        let residual: Vec<f32> = x
+            .chunks(cols)
+            .zip(gap.chunks(cols))
+            .flat_map(|(x, d)| {
+                let (a, b) = (product(x, &change), product(d, &w));
+                a.iter().zip(&b).map(|(a, b)| 0.3 * a - b).collect::<Vec<_>>()
+            })
+            .collect();
+        let (fits, size) = borne_out(&w, &change, cols, &x, &gap, Some(&residual)).unwrap();
+        assert!((fits / size - 0.3).abs() < 1e-4, "{fits} {size}"); // f32 products of 20 terms
+        assert_eq!(borne_out(&w, &change, cols, &[], &[], None).unwrap(), (0.0, 0.0));
+        assert!(borne_out(&w, &change[1..], cols, &x, &gap, None).is_err());
+        assert!(borne_out(&w, &change, cols, &x, &gap[1..], None).is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use ir::{Model, ValueId};
 use passes::quantize::low_bit::{Coded, Reads, Site};
 use quant::weight::awq::{Trial, apply, awq_scales};
 use quant::weight::awq_gptq::{choose_scales, unscale};
-use quant::weight::cross::{Cross, retarget};
+use quant::weight::cross::{Cross, borne_out, retarget};
 use quant::weight::gptq::GptqPlan;
 use quant::weight::gram::Gram;
 use quant::weight::loss::Loss;
@@ -91,20 +91,24 @@ impl Seen<'_> {
         let Moments { mut gram, held, drift, wishes } = self.moments(columns).with_context(what)?;
         let whole = held.as_ref().map(|held| with(&gram, held)).transpose()?;
         // What each weight should be.
-        let targets = self.targets(whole.as_ref().unwrap_or(&gram), drift.as_ref(), &wishes, how)?;
+        let targets = self.targets(&gram, drift.as_ref(), &wishes, how)?;
         let members: Vec<&(Site, Choice)> = self.group.members.iter().map(|&m| &self.sites[m]).collect();
         let views: Vec<(Weight<'_>, Spec)> = members
             .iter()
             .zip(&targets)
-            .map(|((site, choice), t)| Ok((Weight::from_rows(&t[..], site.rows, columns)?, choice.spec)))
+            .map(|((site, choice), (t, _))| Ok((Weight::from_rows(&t[..], site.rows, columns)?, choice.spec)))
             .collect::<Result<_>>()?;
         // Column scales are shared by all that read the value: they are divided out of it once.
         let (mut scales, mut refused) = (None, None);
+        let table = members.iter().any(|(site, _)| site.is_table());
         match (self.sites[first].1.method, &held) {
+            (WeightMethod::Awq | WeightMethod::AwqGptq, _) if table => {
+                refused = Some("no column scales, as an embedding reads it too");
+            }
             (WeightMethod::AwqGptq, Some(held)) => {
                 let found = choose_scales(&views, &gram, held, &how.gptq).with_context(what)?;
                 if found.scales.is_none() {
-                    refused = Some("no column scales: behind GPTQ they do not lower the output error");
+                    refused = Some("no column scales, which would not lower the error");
                 }
                 scales = found.scales;
             }
@@ -122,7 +126,7 @@ impl Seen<'_> {
         let rows = views.iter().map(|(weight, _)| weight.rows()).sum();
         let gram = scaled.as_ref().unwrap_or(&gram);
         let mut quantizer = Quantizer { gram, how, plans: Vec::new(), rows };
-        for ((site, choice), (target, _)) in members.iter().zip(&views) {
+        for (((site, choice), (target, _)), (_, taken)) in members.iter().zip(&views).zip(&targets) {
             let key = key(model, site);
             if spool.get(&key).is_some() {
                 continue;
@@ -143,18 +147,21 @@ impl Seen<'_> {
             let output_error = (energy > 0.0).then(|| (lost.max(0.0) / energy).sqrt());
             let mut done =
                 finish(model, site, choice, options, &weight, &coded, scales.as_deref(), output_error)?;
-            done.report.notes.extend(refused.map(String::from));
+            done.report.drift_taken = *taken;
+            if let Some(refused) = refused {
+                done.report.why = format!("{}; {refused}", done.report.why);
+            }
             spool.put(&key, done)?;
         }
         Ok(())
     }
 
-    /// Sums up what the group reads.
+    /// Sums up what the group reads. Rows are held back wherever something is judged by them.
     fn moments(&self, columns: usize) -> Result<Moments> {
-        let judged = self.group.members.iter().any(|&m| self.sites[m].1.method == WeightMethod::AwqGptq);
+        let awq = self.group.members.iter().any(|&m| self.sites[m].1.method == WeightMethod::AwqGptq);
         let mut all = Moments {
             gram: Gram::new(columns),
-            held: judged.then(|| Gram::new(columns)),
+            held: (awq || self.float.is_some()).then(|| Gram::new(columns)),
             drift: self.float.map(|_| Cross::new(columns, columns)).transpose()?,
             wishes: BTreeMap::new(),
         };
@@ -164,27 +171,23 @@ impl Seen<'_> {
         for sample in 0..self.quantized.len() {
             for &input in &self.group.inputs {
                 let now = self.rows(self.quantized, sample, input, columns)?;
-                let (fitted, held) = now.split_at(match all.held {
-                    Some(_) => columns * most(sample, self.quantized.len(), now.len() / columns.max(1)),
-                    None => now.len(),
-                });
-                all.gram.add(fitted)?;
+                let rows = now.len() / columns.max(1);
+                let fitted = if all.held.is_some() { most(sample, self.quantized.len(), rows) } else { rows };
+                let (now, held) = now.split_at(fitted * columns);
+                all.gram.add(now)?;
                 if let Some(gram) = &mut all.held {
                     gram.add(held)?;
                 }
                 let Some(float) = self.float else { continue };
-                let mut gap = self.rows(float, sample, input, columns)?;
-                gap.iter_mut().zip(&now).for_each(|(a, b)| *a -= b);
+                let gap = self.gap(float, sample, input, columns)?;
                 if let Some(drift) = &mut all.drift {
-                    drift.add(&gap, &now)?;
+                    drift.add(&gap[..fitted * columns], now)?;
                 }
                 for (&member, &other) in &self.group.residuals {
-                    let rows = self.sites[member].0.rows;
-                    let mut wish = self.rows(float, sample, other, rows)?;
-                    let have = self.rows(self.quantized, sample, other, rows)?;
-                    wish.iter_mut().zip(&have).for_each(|(a, b)| *a -= b);
+                    let width = self.sites[member].0.rows;
+                    let wish = self.gap(float, sample, other, width)?;
                     if let Some(cross) = all.wishes.get_mut(&member) {
-                        cross.add(&wish, &now)?;
+                        cross.add(&wish[..fitted * width], now)?;
                     }
                 }
             }
@@ -192,26 +195,65 @@ impl Seen<'_> {
         Ok(all)
     }
 
-    /// What each weight of the group should be, `[N, K]` row-major.
+    /// How far a value is from the float model's: float minus quantized.
+    fn gap(&self, float: &Stream, sample: usize, value: ValueId, columns: usize) -> Result<Vec<f32>> {
+        let mut gap = self.rows(float, sample, value, columns)?;
+        let now = self.rows(self.quantized, sample, value, columns)?;
+        gap.iter_mut().zip(&now).for_each(|(a, b)| *a -= b);
+        Ok(gap)
+    }
+
+    /// The part of a change of a weight that the rows that were held back bear out, 0 to 1.
+    fn borne_out(&self, member: usize, weight: &[f32], change: &[f32], float: &Stream) -> Result<f64> {
+        let (site, _) = &self.sites[member];
+        let (columns, samples) = (site.cols, self.quantized.len());
+        let (mut fits, mut size) = (0.0, 0.0);
+        for sample in 0..samples {
+            for &input in &self.group.inputs {
+                let now = self.rows(self.quantized, sample, input, columns)?;
+                let from = most(sample, samples, now.len() / columns.max(1));
+                let held = &now[from * columns..];
+                if held.is_empty() {
+                    continue;
+                }
+                let gap = self.gap(float, sample, input, columns)?;
+                let other = self.group.residuals.get(&member);
+                let wish = other.map(|&other| self.gap(float, sample, other, site.rows)).transpose()?;
+                let wish = wish.as_deref().map(|wish| &wish[from * site.rows..]);
+                let found = borne_out(weight, change, columns, held, &gap[from * columns..], wish)?;
+                (fits, size) = (fits + found.0, size + found.1);
+            }
+        }
+        Ok(if size > 0.0 { (fits / size).clamp(0.0, 1.0) } else { 0.0 })
+    }
+
+    /// What each weight of the group should be, `[N, K]` row-major, and the part of the change that was taken where one was
+    /// asked for. The moments are those of the rows that are fitted to.
     fn targets(
         &self,
         gram: &Gram,
         drift: Option<&Cross>,
         wishes: &BTreeMap<usize, Cross>,
         how: &CalibratedOptions,
-    ) -> Result<Vec<Vec<f32>>> {
+    ) -> Result<Vec<(Vec<f32>, Option<f64>)>> {
         let one = |&member: &usize| {
             let (site, choice) = &self.sites[member];
             let stored =
                 site.stored(self.model).with_context(|| format!("{:?} is no constant", site.name))?;
             let weight = view(site, &stored)?;
             let residual = wishes.get(&member);
-            let target = match choice.method {
-                WeightMethod::Awq => weight.to_f32(),
-                _ if drift.is_none() && residual.is_none() => weight.to_f32(),
-                _ => retarget(&weight, gram, drift, residual, how.gptq.damping).map(|r| r.weight),
+            let exact = weight.to_f32().with_context(|| wrong(site))?;
+            // What suits a head does not suit the embedding that it shares its numbers with.
+            let own = choice.method == WeightMethod::Awq || site.is_table();
+            let Some(float) = self.float.filter(|_| !own) else {
+                return Ok((exact, None));
             };
-            target.with_context(|| wrong(site))
+            let moved = retarget(&weight, gram, drift, residual, how.gptq.damping);
+            let mut change = moved.with_context(|| wrong(site))?.weight;
+            change.iter_mut().zip(&exact).for_each(|(moved, w)| *moved -= w);
+            let part = self.borne_out(member, &exact, &change, float)?;
+            let target = exact.iter().zip(&change).map(|(w, d)| w + part as f32 * d).collect();
+            Ok((target, Some(part)))
         };
         self.group.members.iter().map(one).collect()
     }

@@ -59,7 +59,11 @@ pub struct WeightReport {
     pub relative_error: Option<f64>,
     /// Error of the layer's output on the calibration samples, relative to the output; calibrated methods only.
     pub output_error: Option<f64>,
-    /// Why it has this width.
+    /// Of the change that would make up for the layers before, the part that rows that were held back bear out, 0 to 1;
+    /// calibrated methods with --weight-targets float or residual only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift_taken: Option<f64>,
+    /// Why it has this width, and no column scales where they were asked for.
     #[serde(default)]
     pub why: String,
     /// What had to be done differently.
@@ -354,6 +358,7 @@ fn finish(
         bits_per_weight: packed.bits_per_weight(),
         relative_error,
         output_error,
+        drift_taken: None,
         notes,
         why: choice.why.told(options),
     };

@@ -15,6 +15,7 @@ use quant::round::ScaleType;
 use quant::weight::Stored;
 
 use crate::driver::Scope;
+use crate::numbers;
 
 /// How an operator reads a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -273,13 +274,65 @@ fn look(scope: Scope<'_>, op: OpId, slot: usize, tensor: &Tensor) -> Vec<Use> {
         },
         ("Gather", 0) => match *dims {
             [n, k] if node.attrs.int("axis").unwrap_or(0) == 0 => {
-                vec![Use::As(reader(op, Reads::Rows), Order::Nk, n, k)]
+                match only_factors(scope, op) && of_positions(tensor, k) {
+                    true => no("its rows are factors of activations, as those of rotary tables are"),
+                    false => vec![Use::As(reader(op, Reads::Rows), Order::Nk, n, k)],
+                }
             }
             _ => no("it is not gathered by rows"),
         },
         ("Transpose", 0) => transposed(scope, op, dims).unwrap_or_else(|| no("")),
         _ => no(""),
     }
+}
+
+/// The rows that a Gather picks are, moved about at most, only multiplied with computed values element by element: the table is
+/// one of factors.
+fn only_factors(scope: Scope<'_>, op: OpId) -> bool {
+    /// Operators between the table and its products; more are no rotary table's.
+    const MOST: usize = 16;
+    let graph = scope.graph();
+    let mut open: Vec<ValueId> = graph.output(op, 0).into_iter().collect();
+    let (mut seen, mut factors) = (0, false);
+    while let Some(value) = open.pop() {
+        seen += 1;
+        if seen > MOST || graph.is_output(value) {
+            return false;
+        }
+        for found in graph.uses(value) {
+            let node = graph.op(found.op);
+            let (domain, name) = node.kind.key();
+            match (domain, name, found.slot) {
+                ("", "Mul", Slot::In(slot)) => {
+                    let other = graph.input(found.op, usize::from(slot == 0));
+                    if other.is_none_or(|other| scope.constant(other).is_some()) {
+                        return false;
+                    }
+                    factors = true;
+                }
+                ("", "RotaryEmbedding", Slot::In(1 | 2))
+                | ("com.microsoft", "RotaryEmbedding", Slot::In(2 | 3)) => {
+                    factors = true;
+                }
+                (
+                    "",
+                    "Unsqueeze" | "Squeeze" | "Reshape" | "Transpose" | "Expand" | "Tile" | "Cast" | "Slice"
+                    | "Concat" | "Identity",
+                    Slot::In(_),
+                ) => open.extend(graph.output(found.op, 0)),
+                _ => return false,
+            }
+        }
+    }
+    factors
+}
+
+/// Cosines or sines of positions: at position 0 all are alike, and none is above 2 (long contexts scale them by up to 1.5).
+/// Their errors turn every activation of a position the same way, and they are small beside what they are read with.
+fn of_positions(tensor: &Tensor, columns: usize) -> bool {
+    let Some(values) = numbers::floats(tensor) else { return false };
+    let first = values.get(..columns).unwrap_or(&[]);
+    first.windows(2).all(|pair| pair[0] == pair[1]) && values.iter().all(|v| v.abs() <= 2.0)
 }
 
 /// The left side of a MatMul has more than one dimension, or nobody knows.
