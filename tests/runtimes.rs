@@ -107,8 +107,10 @@ fn table(seen: &Seen) -> String {
             runs.iter().filter(|run| run.right).flat_map(|run| run.attributes.iter().map(String::as_str)),
         );
     }
+    // What has a space in it would break the row.
+    attributes.values_mut().for_each(|known| known.retain(|attribute| !attribute.contains(' ')));
     for (op, known) in attributes.iter().filter(|(_, known)| !known.is_empty()) {
-        let known: Vec<&str> = known.iter().copied().filter(|attribute| !attribute.contains(' ')).collect();
+        let known: Vec<&str> = known.iter().copied().collect();
         text.push_str(&format!("{op} + {}\n", known.join(" ")));
     }
     for ((op, types), runs) in seen {
@@ -119,7 +121,10 @@ fn table(seen: &Seen) -> String {
             .collect();
         let mut refused: BTreeSet<String> = BTreeSet::new();
         let mut proven = runs.iter().any(|run| run.right);
-        for Run { features, .. } in runs.iter().filter(|run| !run.right) {
+        // An attribute that the row behind + lacks is refused for itself: what failed with it says nothing about the rest.
+        let known = &attributes[op.as_str()];
+        let told_already = |run: &Run| run.attributes.iter().any(|found| !known.contains(found.as_str()));
+        for Run { features, .. } in runs.iter().filter(|run| !run.right && !told_already(run)) {
             let own = || features.iter().map(String::as_str);
             let told = own().filter(|feature| !passed.contains(feature)).min_by_key(|f| (weight(f), *f));
             match told {

@@ -115,7 +115,7 @@ fn merge(args: &Args) -> Result<()> {
     let first = tables.next().context("--merge takes tables")?;
     let mut whole = CalibrationTable::read(first)?;
     for path in tables {
-        whole.merge(&CalibrationTable::read(path)?).with_context(|| path.display().to_string())?;
+        whole.merge(CalibrationTable::read(path)?).with_context(|| path.display().to_string())?;
     }
     whole.write(&args.output)?;
     let expected: Vec<String> = whole.values.keys().cloned().collect();

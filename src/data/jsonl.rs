@@ -84,7 +84,12 @@ fn tensor(value: &Value, dtype: DType) -> Result<Tensor> {
 fn write(value: &Value, dims: &[usize], dtype: DType, out: &mut Vec<u8>) -> Result<()> {
     if let Some((&size, rest)) = dims.split_first() {
         let Value::Array(items) = value else { bail!("the lists are nested to different depths") };
-        ensure!(items.len() == size, "the lists have different lengths: {} and {size}", items.len());
+        ensure!(
+            items.len() == size,
+            "the lists have different lengths: {} and {size}; pad them to one length, as the model was trained to take it \
+             (lines may differ from one another)",
+            items.len()
+        );
         return items.iter().try_for_each(|item| write(item, rest, dtype, out));
     }
     let float = || value.as_f64().with_context(|| format!("{value} is not a number"));

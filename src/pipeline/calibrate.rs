@@ -1,6 +1,6 @@
 //! One pass over the data: every float value that a plan may round into a sketch, on all threads, resumable.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,7 @@ pub fn channel_axis(rank: usize) -> Option<usize> {
 /// Collects sketches by value name.
 struct Collector<'a> {
     model: &'a Model,
-    sketches: BTreeMap<String, Sketch>,
+    seen: HashMap<String, Seen>,
     /// Values whose sketches follow from others.
     follows: &'a BTreeSet<String>,
     sample: u64,
@@ -56,39 +56,55 @@ struct Collector<'a> {
     channels: bool,
 }
 
+/// What was seen of a value.
+struct Seen {
+    sketch: Sketch,
+    /// The rank that it has, the axis of its channels, and how many there are: only where the model says that every sample has
+    /// as many indices along this axis, they are channels.
+    rank: usize,
+    channels: Option<(usize, usize)>,
+}
+
 impl Collector<'_> {
-    /// The model says that every sample has as many indices along this axis: only then they are channels.
-    fn is_fixed(&self, name: &str, axis: usize, size: usize) -> bool {
+    fn channels(&self, name: &str, rank: usize) -> Option<(usize, usize)> {
+        let axis = channel_axis(rank).filter(|_| self.channels)?;
         let graph = self.model.main();
-        let shape = graph.find(name).and_then(|value| graph.value(value).shape());
-        shape.and_then(|shape| shape.dims.get(axis)?.known()) == Some(size)
+        let shape = graph.value(graph.find(name)?).shape()?;
+        Some((axis, shape.dims.get(axis)?.known()?))
+    }
+
+    fn into_sketches(self) -> BTreeMap<String, Sketch> {
+        self.seen.into_iter().map(|(name, seen)| (name, seen.sketch)).collect()
     }
 }
 
 impl Observer for Collector<'_> {
     fn see(&mut self, name: &str, value: View<'_>) {
-        if self.follows.contains(name) {
+        if self.error.is_some() {
             return;
         }
         let Some(elements) = value.floats() else { return };
         let dims = value.dims();
-        let axis =
-            channel_axis(dims.len()).filter(|&axis| self.channels && self.is_fixed(name, axis, dims[axis]));
-        let sketch = match self.sketches.get_mut(name) {
-            Some(sketch) => sketch,
-            None => self.sketches.entry(name.to_string()).or_default(),
-        };
+        // Names are copied and shapes looked up once, not for every sample.
+        if self.seen.get(name).is_none_or(|seen| seen.rank != dims.len()) {
+            if self.follows.contains(name) {
+                return;
+            }
+            let (rank, channels) = (dims.len(), self.channels(name, dims.len()));
+            let sketch = self.seen.remove(name).map_or_else(Sketch::new, |seen| seen.sketch);
+            self.seen.insert(name.to_string(), Seen { sketch, rank, channels });
+        }
+        let Some(seen) = self.seen.get_mut(name) else { return };
+        let axis = seen.channels.filter(|&(axis, size)| dims.get(axis) == Some(&size)).map(|(axis, _)| axis);
         let layout = axis.and_then(|axis| quant::Layout::per_axis(dims, axis).ok());
-        let seen = match layout {
-            Some(layout) => sketch.observe_channels(self.sample, &elements, &layout),
+        let result = match layout {
+            Some(layout) => seen.sketch.observe_channels(self.sample, &elements, &layout),
             None => {
-                sketch.observe(self.sample, &elements);
+                seen.sketch.observe(self.sample, &elements);
                 Ok(())
             }
         };
-        if let Err(error) = seen {
-            self.error.get_or_insert(anyhow::Error::from(error).context(format!("value {name:?}")));
-        }
+        self.error = result.err().map(|error| anyhow::Error::from(error).context(format!("value {name:?}")));
     }
 }
 
@@ -120,8 +136,9 @@ pub fn calibrate(
     let names = wanted.into_iter().filter(|name| shown.contains(name) && !follows.contains(name)).collect();
     let session = prepare(executor, &form, names)?;
     let mut finished = all.len() - left.len();
-    // In rounds, so that an unfinished table can be saved between them.
-    let mut round = options.engine.threads().max(1);
+    // In rounds, so that an unfinished table can be saved between them; all at once where none is kept.
+    let mut round =
+        if options.partial.is_some() { options.engine.threads().max(1) } else { left.len().max(1) };
     while !left.is_empty() {
         let started = Instant::now();
         let now: Vec<usize> = left.drain(..round.min(left.len())).collect();
@@ -137,8 +154,6 @@ pub fn calibrate(
             } else if !left.is_empty() {
                 table.write(partial)?;
             }
-        } else {
-            round = left.len().max(1);
         }
     }
     join(&mut table.values, &joined)?;
@@ -180,8 +195,7 @@ fn observe_round(
 ) -> Result<Vec<Part>> {
     let channels = !options.without_channels;
     let make = || {
-        let collector =
-            Collector { model, sketches: BTreeMap::new(), follows, sample: 0, error: None, channels };
+        let collector = Collector { model, seen: HashMap::new(), follows, sample: 0, error: None, channels };
         (BTreeMap::<usize, String>::new(), collector)
     };
     let states = run_all(
@@ -198,14 +212,14 @@ fn observe_round(
         },
         done,
     )?;
-    Ok(states.into_iter().map(|(digests, collector)| (digests, collector.sketches)).collect())
+    Ok(states.into_iter().map(|(digests, collector)| (digests, collector.into_sketches())).collect())
 }
 
 fn merge(table: &mut CalibrationTable, parts: Vec<Part>) -> Result<()> {
     for (samples, values) in parts {
         let mut part = CalibrationTable { samples, values, ..table.clone_head() };
         part.random = table.random;
-        table.merge(&part)?;
+        table.merge(part)?;
     }
     Ok(())
 }
@@ -232,5 +246,5 @@ fn resume(table: &mut CalibrationTable, partial: &Path, source: &dyn Source) -> 
             other()
         );
     }
-    table.merge(&found).with_context(other)
+    table.merge(found).with_context(other)
 }

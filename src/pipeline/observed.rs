@@ -31,7 +31,8 @@ pub fn usable(model: &Model) -> Vec<String> {
     let mut names: BTreeSet<String> = ends.collect();
     for target in TARGETS {
         for precision in [Precision::Int8, Precision::A16w8, Precision::Fp8] {
-            let choices = Choices { precision, computed_products: true, ..Choices::new(*target) };
+            let choices =
+                Choices { precision, computed_products: true, any_weights: true, ..Choices::new(*target) };
             names.extend(choose(model, &choices).values.into_keys());
         }
     }

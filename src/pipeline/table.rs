@@ -3,6 +3,7 @@
 //! JSON, versioned. Sketches merge exactly, so a table made of shards equals the table of one run to the byte.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -48,7 +49,7 @@ impl CalibrationTable {
     ///
     /// # Errors
     /// Another model, runtime or number of samples, or samples that are in both parts.
-    pub fn merge(&mut self, other: &CalibrationTable) -> Result<()> {
+    pub fn merge(&mut self, other: CalibrationTable) -> Result<()> {
         ensure!(self.model == other.model, "the tables are of different models");
         ensure!(
             self.runtime == other.runtime,
@@ -66,13 +67,14 @@ impl CalibrationTable {
             bail!("sample {twice} is in both tables");
         }
         self.random |= other.random;
-        self.samples.extend(other.samples.clone());
-        for (name, sketch) in &other.values {
-            match self.values.get_mut(name) {
-                Some(known) => known.merge(sketch).with_context(|| format!("value {name:?}"))?,
-                None => {
-                    self.values.insert(name.clone(), sketch.clone());
+        self.samples.extend(other.samples);
+        for (name, sketch) in other.values {
+            match self.values.entry(name) {
+                Entry::Occupied(mut known) => {
+                    let merged = known.get_mut().merge(&sketch);
+                    merged.with_context(|| format!("value {:?}", known.key()))?;
                 }
+                Entry::Vacant(free) => drop(free.insert(sketch)),
             }
         }
         Ok(())

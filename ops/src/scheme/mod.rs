@@ -11,6 +11,9 @@ mod product;
 
 pub use movement::joins_along;
 
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
 use ir::{Graph, Op, OpId, ValueId};
 
 pub use pointwise::is_pointwise;
@@ -112,15 +115,26 @@ impl<'a> SchemeCx<'a> {
     }
 }
 
-type Rule = (&'static str, &'static str, fn(SchemeCx<'_>) -> Option<Scheme>);
+/// The scheme of an operator of this kind; none if its form does not allow one.
+type Make = fn(SchemeCx<'_>) -> Option<Scheme>;
+
+/// Domain and name of an operator, and its scheme.
+type Rule = (&'static str, &'static str, Make);
 
 const TABLES: &[&[Rule]] = &[product::RULES, arithmetic::RULES, movement::RULES, normalize::RULES];
 
 /// How the operator may be quantized; none if nothing is known or its form does not allow it.
 pub fn scheme(graph: &Graph, op: OpId) -> Option<Scheme> {
     let key = graph.op(op).kind.key();
-    let rule = TABLES.iter().copied().flatten().find(|(domain, name, _)| (*domain, *name) == key)?;
-    (rule.2)(SchemeCx { graph, id: op })
+    let make = rules().get(&key)?;
+    make(SchemeCx { graph, id: op })
+}
+
+/// By domain and name: plans ask for every operator many times.
+fn rules() -> &'static HashMap<(&'static str, &'static str), Make> {
+    static RULES: OnceLock<HashMap<(&'static str, &'static str), Make>> = OnceLock::new();
+    let entries = || TABLES.iter().copied().flatten().map(|&(domain, name, make)| ((domain, name), make));
+    RULES.get_or_init(|| entries().collect())
 }
 
 /// Operators with a scheme, for lists and documentation.

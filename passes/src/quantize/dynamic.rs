@@ -99,7 +99,7 @@ fn assign(plan: &mut QuantPlan, graph: &Graph, op: OpId, key: &str, choices: &Ch
         }
         return;
     }
-    if !slots.iter().all(|&slot| finite(graph, op, slot)) {
+    if !choices.any_weights && !slots.iter().all(|&slot| finite(graph, op, slot)) {
         entry.reason = "the weight holds NaN or infinity".into();
         return;
     }

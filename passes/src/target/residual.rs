@@ -47,13 +47,17 @@ pub fn skip_slot(graph: &Graph, add: OpId) -> Option<usize> {
     if a == b || graph.constant(a).is_some() || graph.constant(b).is_some() {
         return None;
     }
+    let backbones = (backbone(graph, a), backbone(graph, b));
+    if backbones == (None, None) {
+        return None;
+    }
     let (from_a, from_b) = (distances(graph, a), distances(graph, b));
     let (parting, (far_a, far_b)) = from_a
         .iter()
         .filter_map(|(value, &far_a)| Some((*value, (far_a, *from_b.get(value)?))))
         .min_by_key(|(value, (far_a, far_b))| (far_a + far_b, *value))?;
     let parting = graph.producer(parting).map(|(op, _)| op);
-    match (backbone(graph, a), backbone(graph, b)) {
+    match backbones {
         (Some(left), Some(right)) if left == right => None,
         (Some(_), Some(_)) => Some(if far_a >= far_b { 1 } else { 0 }),
         (Some(left), None) => (Some(left) != parting).then_some(1),

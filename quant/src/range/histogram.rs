@@ -35,12 +35,12 @@ fn trimmed(bins: &[u64]) -> &[u64] {
     bins.iter().rposition(|c| *c != 0).map_or(&[], |last| &bins[..=last])
 }
 
-fn pour(bins: &mut Vec<u64>, counts: impl ExactSizeIterator<Item = u64>) {
-    let used = counts.len().min(HALF);
+fn first_mut(bins: &mut Vec<u64>, used: usize) -> &mut [u64] {
+    let used = used.min(HALF);
     if bins.len() < used {
         bins.resize(used, 0);
     }
-    bins.iter_mut().zip(counts).for_each(|(bin, count)| *bin = bin.saturating_add(count));
+    &mut bins[..used]
 }
 
 impl PartialEq for Histogram {
@@ -108,15 +108,14 @@ impl Histogram {
         }
     }
 
-    /// Adds counts of the first bins of the positive side, at the present width. Bins beyond the last are a caller's
-    /// mistake and are left out.
-    pub fn add_positive(&mut self, counts: impl ExactSizeIterator<Item = u64>) {
-        pour(&mut self.positive, counts);
+    /// The first bins of the positive side, at the present width, to be added to; at most [`HALF`].
+    pub(super) fn positive_mut(&mut self, used: usize) -> &mut [u64] {
+        first_mut(&mut self.positive, used)
     }
 
-    /// Adds counts of the first bins of the negative side, likewise.
-    pub fn add_negative(&mut self, counts: impl ExactSizeIterator<Item = u64>) {
-        pour(&mut self.negative, counts);
+    /// The first bins of the negative side, likewise.
+    pub(super) fn negative_mut(&mut self, used: usize) -> &mut [u64] {
+        first_mut(&mut self.negative, used)
     }
 
     /// Adds `count` numbers of one key at the present width.
@@ -135,11 +134,15 @@ impl Histogram {
     pub fn merge(&mut self, other: &Self) {
         self.grow(other.exponent);
         let shift = (self.exponent - other.exponent).min(31);
-        for (key_of, bins) in
-            [((|i| !i) as fn(i32) -> i32, other.negative()), ((|i| i) as fn(i32) -> i32, other.positive())]
-        {
-            for (i, &count) in bins.iter().enumerate().filter(|(_, c)| **c > 0) {
-                self.add(key_of(i as i32 >> shift), count);
+        for (own, bins) in [(&mut self.negative, other.negative()), (&mut self.positive, other.positive())] {
+            let used = bins.len().saturating_sub(1).checked_shr(shift as u32).unwrap_or(0) + 1;
+            let own = first_mut(own, used.min(bins.len()));
+            if shift == 0 {
+                own.iter_mut().zip(bins).for_each(|(own, count)| *own = own.saturating_add(*count));
+                continue;
+            }
+            for (i, &count) in bins.iter().enumerate() {
+                own[i >> shift] = own[i >> shift].saturating_add(count);
             }
         }
     }

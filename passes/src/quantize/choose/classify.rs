@@ -57,7 +57,7 @@ pub(super) fn classify<'a>(graph: &'a Graph, id: OpId, choices: &Choices<'_>) ->
         "both operands are computed: little weight to save, much rounding".into()
     } else if !beside_nothing(graph, candidate, &node.slots, &node.support, choices.target) {
         format!("{} cannot load a rounding beside its neighbour", choices.target.name())
-    } else if weights.iter().any(|&slot| !finite(graph, id, slot)) {
+    } else if !choices.any_weights && weights.iter().any(|&slot| !finite(graph, id, slot)) {
         "the weight holds NaN or infinity".into()
     } else {
         node.chosen = true;

@@ -40,6 +40,9 @@ pub struct Choices<'a> {
     pub per_tensor: bool,
     /// Products of two activations too.
     pub computed_products: bool,
+    /// Weights are not searched for NaN and infinity, which takes time where they are large: what has such weights is chosen,
+    /// too.
+    pub any_weights: bool,
     /// No range is known ahead of time: data are rounded when the model runs, or not at all.
     pub dynamic: bool,
     /// The grid of activations instead of the target's own.
@@ -57,6 +60,7 @@ impl<'a> Choices<'a> {
             overrides: BTreeMap::new(),
             per_tensor: false,
             computed_products: false,
+            any_weights: false,
             dynamic: false,
             activation: None,
             weight: None,
