@@ -1,6 +1,8 @@
 //! What statistics cost: calibration with full sketches against a plain run of the same samples on the same runtime, with
-//! one thread and with two. Plain: the same form of the model at the same optimization level, nothing shown but its outputs.
-//! Both load the model; samples are held in memory, since reading them would make the quotient look better.
+//! one thread and with two. Plain: the same form of the model at the same optimization level, nothing shown but its outputs,
+//! which is what `onnxq run` does. In ONNX Runtime that level keeps every value as the model defines it; the time of its
+//! usual level, which rewrites the graph and has no such values, stands beside. Both load the model; samples are held in
+//! memory, since reading them would make the quotient look better.
 //!
 //! `cargo bench --bench calibration`, or `cargo test --bench calibration` without building the dependencies for release. A
 //! convolutional network and a transformer of `fixtures/` are measured, or `ONNXQ_BENCH_MODEL` with `ONNXQ_BENCH_DATA`
@@ -16,7 +18,7 @@ use onnxq::data::{DataOptions, Preprocess, Selection, Source, TextOptions, input
 use onnxq::pipeline::calibrate::{CalibrateOptions, calibrate};
 use onnxq::pipeline::engine::{Engine, EngineOptions, form_for, prepare, run_all};
 use onnxq::pipeline::prepare::{lowered, quantizable};
-use runtime::{Executor, Feed, View};
+use runtime::{Executor, Feed, Level, View};
 
 /// Samples of a run.
 const SAMPLES: usize = 40;
@@ -65,8 +67,15 @@ fn main() -> Result<()> {
             for threads in [1, 2] {
                 let options = EngineOptions { engine, threads, ..EngineOptions::default() };
                 match options.choose(&lowered(&model)?) {
-                    Ok((executor, _)) => measure(&model, executor.as_ref(), &held, options)?,
+                    Ok((executor, _)) => measure(&model, executor.as_ref(), &held, options.clone())?,
                     Err(error) => println!("{engine:?}: {error:#}"),
+                }
+                if let (Engine::Ort, Ok(all)) = (engine, options.ort(Level::All)) {
+                    let mut least = Spent::MOST;
+                    for _ in 0..PAIRS {
+                        least = least.least(time(|| plain(&model, &all, &held, &options))?);
+                    }
+                    println!("    plain at level all: {:.3} s", least.clock.as_secs_f64());
                 }
             }
         }
@@ -118,33 +127,40 @@ fn time(work: impl FnOnce() -> Result<()>) -> Result<Spent> {
     Ok(Spent { clock: started.elapsed(), processor: processor().saturating_sub(before) })
 }
 
+/// Runs every sample and looks at nothing but outputs.
+fn plain(
+    model: &ir::Model,
+    executor: &dyn Executor,
+    source: &dyn Source,
+    engine: &EngineOptions,
+) -> Result<()> {
+    let all: Vec<usize> = (0..source.len()).collect();
+    let form = form_for(executor, model)?;
+    let session = prepare(executor, &form, Vec::new())?;
+    run_all(
+        session.as_ref(),
+        source,
+        &all,
+        engine.threads(),
+        || (),
+        |(), session, _, feed| Ok(session.run(&feed, &mut |_: &str, _: View<'_>| {})?),
+        |_| {},
+    )?;
+    Ok(())
+}
+
 fn measure(
     model: &ir::Model,
     executor: &dyn Executor,
     source: &dyn Source,
     engine: EngineOptions,
 ) -> Result<()> {
-    let all: Vec<usize> = (0..source.len()).collect();
-    let plain = || -> Result<()> {
-        let form = form_for(executor, model)?;
-        let session = prepare(executor, &form, Vec::new())?;
-        run_all(
-            session.as_ref(),
-            source,
-            &all,
-            engine.threads(),
-            || (),
-            |(), session, _, feed| Ok(session.run(&feed, &mut |_: &str, _: View<'_>| {})?),
-            |_| {},
-        )?;
-        Ok(())
-    };
     let how = CalibrateOptions { engine: engine.clone(), ..CalibrateOptions::default() };
     let statistics =
         || -> Result<()> { calibrate(model, executor, source, &how, &mut |_, _| {}).map(|_| ()) };
     let (mut a, mut b) = (Spent::MOST, Spent::MOST);
     for _ in 0..PAIRS {
-        a = a.least(time(plain)?);
+        a = a.least(time(|| plain(model, executor, source, &engine))?);
         b = b.least(time(statistics)?);
     }
     let ratio = |a: Duration, b: Duration| b.as_secs_f64() / a.as_secs_f64().max(1e-9);

@@ -2,7 +2,6 @@
 
 use super::Columns;
 #[cfg(target_arch = "x86_64")]
-#[path = "wide.rs"]
 mod wide;
 
 /// Lanes of a stretch.
