@@ -142,6 +142,10 @@ pub fn run(executor: &dyn Executor, case: &Case, slack: f64) -> End {
         Ok(session) => session,
         Err(error) => return End::Error(error.to_string()),
     };
+    // Once before: what a run leaves behind must not show in the next one.
+    if let Err(error) = session.run(&case.feed, &mut |_: &str, _: View<'_>| ()) {
+        return End::Error(error.to_string());
+    }
     let mut found: Vec<(String, Tensor)> = Vec::new();
     let mut keep = |name: &str, view: View<'_>| found.extend(view.to_tensor().map(|t| (name.to_string(), t)));
     if let Err(error) = session.run(&case.feed, &mut keep) {

@@ -8,6 +8,7 @@ use ir::{DType, Model};
 use tract_onnx::Onnx;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
+use tract_onnx::tract_core::plan::EvalContext;
 use tract_onnx::tract_hir::internal::{InferenceFact, InferenceModelExt};
 
 use super::convert::datum_type;
@@ -48,6 +49,8 @@ pub(super) struct Plan {
     pub(super) constants: Vec<(String, Arc<Tensor>)>,
     /// Node and slot of each wanted name, for replays.
     pub(super) places: HashMap<String, OutletId>,
+    /// Some operator keeps what it computed, as a scan does its state: the next run would go on where this one ended.
+    pub(super) remembers: bool,
 }
 
 fn load(error: TractError) -> RuntimeError {
@@ -130,8 +133,10 @@ impl Source {
                 places.insert(name.clone(), place);
             }
         }
+        let forgets = |node: &TypedNode| matches!(node.op.state(&EvalContext::out_of_plan()), Ok(None));
+        let remembers = !model.nodes.iter().all(forgets);
         let runnable = model.into_runnable().map_err(load)?;
-        Ok(Plan { runnable, watched, constants, places })
+        Ok(Plan { runnable, watched, constants, places, remembers })
     }
 }
 

@@ -96,7 +96,7 @@ impl TractSession {
     ) -> Result<(), RuntimeError> {
         let fail = |error: TractError| RuntimeError::Run { runtime: NAME, what: chain(error.as_ref()) };
         let state = match self.state.take() {
-            Some((held, state)) if Arc::ptr_eq(&held, &plan) => Some(state),
+            Some((held, state)) if Arc::ptr_eq(&held, &plan) && !plan.remembers => Some(state),
             _ => None,
         };
         let mut state = match state {
