@@ -52,6 +52,7 @@ pub fn run(args: &Args) -> Result<()> {
             fuel: args.fuel,
             verify_each: args.verify_each,
             print_changed: args.print_changed,
+            count_only: true,
             relieve: Some(&proto::release_pages),
             ..Options::default()
         };

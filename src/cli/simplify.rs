@@ -78,8 +78,13 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn simplify(model: &mut Model, fuel: Option<u64>, args: &Args) -> Result<Report> {
-    let options =
-        Options { fuel, explain: args.explain, relieve: Some(&proto::release_pages), ..Options::default() };
+    let options = Options {
+        fuel,
+        count_only: !args.json && !args.check,
+        explain: args.explain,
+        relieve: Some(&proto::release_pages),
+        ..Options::default()
+    };
     passes::simplify(model, options).map_err(|failure| {
         let again = failure.reproducer(&args.model.display().to_string());
         anyhow!("{failure}{}", again.map_or_else(String::new, |again| format!("\nto reproduce: {again}")))

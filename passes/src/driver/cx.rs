@@ -62,6 +62,10 @@ pub struct Cx<'a> {
     relieve: Option<&'a dyn Fn()>,
     /// Bytes of constants that patches brought since `relieve` was called.
     rewritten: usize,
+    /// Rewrites applied so far.
+    applied: u64,
+    /// They are not kept one by one.
+    count_only: bool,
     rewrites: Vec<Rewrite>,
     declined: Vec<Declined>,
     warnings: Vec<Declined>,
@@ -76,6 +80,12 @@ impl<'a> Cx<'a> {
     /// Stop after this many rewrites.
     pub fn with_fuel(mut self, fuel: Option<u64>) -> Cx<'a> {
         self.fuel = fuel;
+        self
+    }
+
+    /// Count rewrites instead of keeping each of them.
+    pub fn with_count_only(mut self, count_only: bool) -> Cx<'a> {
+        self.count_only = count_only;
         self
     }
 
@@ -124,7 +134,7 @@ impl<'a> Cx<'a> {
 
     /// No further rewrite may be applied.
     pub fn out_of_fuel(&self) -> bool {
-        self.fuel.is_some_and(|fuel| self.rewrites.len() as u64 >= fuel)
+        self.fuel.is_some_and(|fuel| self.applied >= fuel)
     }
 
     /// Notes a rewrite that was looked at and not done.
@@ -163,7 +173,7 @@ impl<'a> Cx<'a> {
         match patch::apply(model, graph, patch) {
             Ok(touched) => {
                 self.relieve(bytes);
-                self.rewrites.push(Rewrite { pass: self.pass, rule, at });
+                self.record(rule, at);
                 Applied::Done(touched)
             }
             Err(why) => Applied::Refused(why),
@@ -209,9 +219,16 @@ impl<'a> Cx<'a> {
     pub fn spend(&mut self, rule: &'static str, at: Location) -> bool {
         let may = !self.out_of_fuel();
         if may {
-            self.rewrites.push(Rewrite { pass: self.pass, rule, at });
+            self.record(rule, at);
         }
         may
+    }
+
+    fn record(&mut self, rule: &'static str, at: Location) {
+        self.applied += 1;
+        if !self.count_only {
+            self.rewrites.push(Rewrite { pass: self.pass, rule, at });
+        }
     }
 
     /// What was applied, in order; what was declined and why; what is wrong with the model.

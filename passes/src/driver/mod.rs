@@ -47,6 +47,8 @@ pub struct Options<'a> {
     pub verify_each: bool,
     /// Record what each pass changed as a difference of texts.
     pub print_changed: bool,
+    /// Leave [`Report::rewrites`] empty: nobody asks for the list, which takes some hundred bytes a rewrite.
+    pub count_only: bool,
     /// Keep the reasons of rewrites that were declined.
     pub explain: bool,
     /// Time since some fixed moment, to time passes with.
@@ -131,6 +133,7 @@ pub fn op_count(model: &Model) -> usize {
 pub fn run(model: &mut Model, steps: &[Step], find: Find, options: Options) -> Result<Report, Box<Failure>> {
     let cx = Cx::new()
         .with_fuel(options.fuel)
+        .with_count_only(options.count_only)
         .with_explain(options.explain)
         .with_evaluator(options.evaluator)
         .with_relief(options.relieve);
