@@ -92,10 +92,12 @@ impl Roles {
         if self.rows.is_empty() || self.columns.is_empty() {
             return Err("a side has no axis of its own");
         }
-        if !self.batch.is_empty() && !(single(&self.rows) && single(&self.inner) && single(&self.columns)) {
+        let plain = single(&self.inner) && single(&self.columns);
+        let stacked = !self.batch.is_empty();
+        if stacked && (!plain || !single(&self.rows)) {
             return Err("a product of stacks has one axis of a kind");
         }
-        if !right_is_constant && !(single(&self.inner) && single(&self.columns)) {
+        if !right_is_constant && !plain {
             return Err("several axes are summed over, or stand free on the right of a computed operand");
         }
         Ok(())
