@@ -1,6 +1,7 @@
 """The weight quantizers as Python functions: a client of the `quantize_weight` example of the `quant` crate."""
 
 import json
+import os
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -31,6 +32,11 @@ class Quantizers:
         self.process = subprocess.Popen(
             [PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
+
+    def cpu_seconds(self) -> float:
+        """What the process has computed for so far, all threads together (Linux)."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def file(self, name: str, values: np.ndarray | None) -> str | None:
         if values is None:
