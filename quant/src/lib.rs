@@ -25,6 +25,7 @@ pub mod layout;
 pub mod measure;
 pub mod minifloat;
 pub mod pack;
+pub mod parallel;
 pub mod quantize;
 pub mod range;
 pub mod round;

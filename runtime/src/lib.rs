@@ -22,6 +22,19 @@ pub use reference::Reference;
 pub use tract::{Tract, Ungated};
 pub use view::View;
 
+/// Products of 8-bit codes on this CPU add up without saturating: x86 needs an instruction for that (VNNI), which AVX2 alone
+/// does not have.
+pub fn multiplies_exactly() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::arch::is_x86_feature_detected!("avx512vnni") || std::arch::is_x86_feature_detected!("avxvnni")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        true
+    }
+}
+
 /// A panic on this thread would be caught by a runtime and become an error: a program need not show it.
 pub fn catches_panics() -> bool {
     tract::is_guarded()

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError, mpsc};
 
 use anyhow::{Context, Result, anyhow, bail};
 use ir::Model;
+use passes::target::Target;
 use runtime::{Executor, Feed, Level, Observer, Ort, Prepare, RuntimeError, Session, Tract};
 
 use super::prepare::lowered;
@@ -61,6 +62,15 @@ impl EngineOptions {
             return None;
         }
         self.ort(Level::Basic).ok()
+    }
+
+    /// What judges candidates for a target in the place of `executor`: the runtime that the file is for, as it is deployed, if
+    /// it is the one at hand. Its integer kernels are what the file will be run by, and several times as fast as its plain
+    /// operators. On a CPU where these kernels saturate, that would be judged too, which another CPU does not have.
+    pub fn deployed(&self, executor: &dyn Executor, target: &dyn Target) -> Option<Box<dyn Executor>> {
+        let own = executor.name() == "ort" && target.reads_qoperators();
+        let ort = (own && runtime::multiplies_exactly()).then(|| self.ort(Level::All).ok())?;
+        ort.map(|ort| Box::new(ort) as Box<dyn Executor>)
     }
 
     /// The runtime for this model; the answer says why if it is not the first choice.

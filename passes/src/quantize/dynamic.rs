@@ -5,6 +5,8 @@
 //! The target says whether it rounds such data when it runs ([`Precision::Dynamic`]) or computes in float; then the weight
 //! is stored in 8 bits all the same ([`Precision::W8`]), because a file of a quarter of the size is what remains to gain.
 
+use std::collections::BTreeMap;
+
 use ir::{DType, Graph, Model, OpId};
 use ops::{Role, Work, scheme};
 
@@ -15,7 +17,7 @@ use super::emit_dynamic;
 use super::keys::{bodies, key_of};
 use super::plan::{Kernel, OpPlan, Precision, QuantPlan, WeightPlan};
 use super::storage::stored;
-use crate::target::{Candidate, Dynamic};
+use crate::target::{Candidate, Dynamic, Support, Target};
 
 /// Fewest elements of a weight that is worth scales, zero points and operators of its own: 4 KiB in float.
 const WORTH_STORING: usize = 1024;
@@ -46,6 +48,21 @@ pub(super) fn choose(plan: &mut QuantPlan, model: &Model, choices: &Choices<'_>,
             assign(plan, graph, op, &key, choices);
         }
     }
+}
+
+/// The products of the main graph that the target computes on integers whose data are rounded when it runs, each to its own
+/// range; by key, with what the target makes of them where ranges are known ahead of time.
+pub fn rounded_at_run_time(model: &Model, target: &dyn Target) -> BTreeMap<String, Support> {
+    let graph = model.main();
+    let fitting = |op: OpId| {
+        let scheme = scheme(graph, op).filter(|scheme| scheme.work == Work::Product)?;
+        let candidate = Candidate { graph, op, scheme: &scheme };
+        let fits = !candidate.weight_slots().is_empty()
+            && target.dynamic(candidate) == Dynamic::Integer
+            && emit_dynamic::objection(candidate).is_none();
+        fits.then(|| (key_of(graph, op), target.support(candidate)))
+    };
+    graph.ops().into_iter().filter_map(fitting).collect()
 }
 
 /// Weights that the target reads in this form.

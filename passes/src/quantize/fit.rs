@@ -11,7 +11,9 @@ use quant::range::{Channels, Method, Sketch, after, choose, weigh};
 use quant::{CodeType, Grid, Params, Policy};
 
 use super::behind::Functions;
+use super::join;
 use super::keys::places;
+use super::memo::{Asked, Memo};
 use super::plan::{Precision, QuantPlan, ValuePlan, WeightPlan};
 use super::weights::{floats, weight_params};
 use crate::driver::Scope;
@@ -19,6 +21,21 @@ use crate::weights::Linear;
 
 /// What calibration saw, by value name.
 pub type Sketches = BTreeMap<String, Sketch>;
+
+/// What is known of values: what calibration saw, but for values whose numbers changed since.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// What calibration saw.
+    pub seen: &'a Sketches,
+    /// What replaces it.
+    pub newer: &'a Sketches,
+}
+
+impl<'a> Known<'a> {
+    fn get(&self, name: &str) -> Option<&'a Sketch> {
+        self.newer.get(name).or_else(|| self.seen.get(name))
+    }
+}
 
 /// How ranges become scales.
 #[derive(Clone, Debug)]
@@ -44,8 +61,15 @@ pub struct FitOptions {
 /// A range with less error behind a function is taken if it is that much better, in dB: the density is an estimate.
 const BEHIND_DB: f64 = 0.3;
 
-/// Fills the plan. Returns the values that calibration did not see, in order.
-pub fn fit(plan: &mut QuantPlan, model: &Model, sketches: &Sketches, options: &FitOptions) -> Vec<String> {
+/// Fills the plan. Returns the values that calibration did not see, in order. What `memo` holds of earlier plans is taken
+/// from there: it must be of these numbers and of this model's weights and functions (see [`Memo`]).
+pub fn fit(
+    plan: &mut QuantPlan,
+    model: &Model,
+    known: Known<'_>,
+    options: &FitOptions,
+    memo: &mut Memo,
+) -> Vec<String> {
     let mut missing = Vec::new();
     let functions = options.behind.then(|| Functions::of(model));
     let classes: BTreeMap<usize, Vec<String>> = plan
@@ -53,29 +77,39 @@ pub fn fit(plan: &mut QuantPlan, model: &Model, sketches: &Sketches, options: &F
         .into_iter()
         .map(|(class, names)| (class, names.into_iter().map(String::from).collect()))
         .collect();
+    // What has to be searched is searched on all threads.
+    let mut open = Vec::new();
     for (&class, names) in &classes {
         let Some(entry) = plan.rounded().find(|(_, entry)| entry.class == class).map(|(_, e)| e.clone())
         else {
             continue;
         };
-        let fitted = match fixed(plan, class) {
+        let known = match fixed(plan, class) {
             Some(range) => Some(from_range(&entry, range, "fixed", options)),
-            None => constant(model, names, &entry, options)
-                .or_else(|| seen(names, sketches, &entry, options, functions.as_ref())),
+            None => constant(model, names, &entry, options),
         };
-        match fitted {
+        let asked = Asked::new(names, &entry, options);
+        match known.or_else(|| memo.range(&asked).cloned()) {
+            Some(fitted) => take(plan, class, &fitted),
+            None => open.push((class, asked, entry)),
+        }
+    }
+    let found = quant::parallel::map(&open, |(_, asked, entry)| {
+        seen(asked.names(), known, entry, options, functions.as_ref())
+    });
+    for ((class, asked, _), found) in open.into_iter().zip(found) {
+        match found {
             Some(fitted) => {
-                for (_, entry) in plan.rounded_mut().filter(|(_, entry)| entry.class == class) {
-                    let reason = std::mem::take(&mut entry.reason);
-                    *entry = ValuePlan { reason, class, ..fitted.clone() };
-                }
+                take(plan, class, &fitted);
+                memo.keep(asked, fitted);
             }
-            None => missing.extend(names.iter().cloned()),
+            None => missing.extend(asked.names().iter().cloned()),
         }
     }
     if missing.is_empty() {
+        join::share(plan, model);
         if options.weights {
-            search_weights(plan, model, sketches);
+            search_weights(plan, model, known, memo);
         }
         if options.saturates {
             avoid_saturation(plan, model);
@@ -85,12 +119,20 @@ pub fn fit(plan: &mut QuantPlan, model: &Model, sketches: &Sketches, options: &F
     missing
 }
 
+/// Gives what was found to every member of a class.
+fn take(plan: &mut QuantPlan, class: usize, fitted: &ValuePlan) {
+    for (_, entry) in plan.rounded_mut().filter(|(_, entry)| entry.class == class) {
+        let reason = std::mem::take(&mut entry.reason);
+        *entry = ValuePlan { reason, class, ..fitted.clone() };
+    }
+}
+
 /// A weight scale is changed if that takes this share of the expected error.
 const WORTHWHILE: f64 = 0.02;
 
 /// Sets the scale of each weight channel to where the expected error of the product's output is least, given the power of
 /// each input channel. Products whose data were not seen channel by channel count all inputs alike.
-fn search_weights(plan: &mut QuantPlan, model: &Model, sketches: &Sketches) {
+fn search_weights(plan: &mut QuantPlan, model: &Model, known: Known<'_>, memo: &mut Memo) {
     let scope = Scope { model, id: model.main_id() };
     for (key, weights) in &mut plan.weights {
         let computes =
@@ -103,7 +145,7 @@ fn search_weights(plan: &mut QuantPlan, model: &Model, sketches: &Sketches) {
             let (op, _) = scope.producer(scope.find(key)?)?;
             let linear = Linear::of(scope, op).ok()?;
             let data = scope.input(op, 0)?;
-            let powers = sketches
+            let powers = known
                 .get(scope.value(data).name() as &str)
                 .and_then(Sketch::channels)
                 .map(powers)
@@ -115,7 +157,8 @@ fn search_weights(plan: &mut QuantPlan, model: &Model, sketches: &Sketches) {
             let (layout, params) = weight_params(linear.weight, weight).ok()?;
             quant::scale_search::factors(&values, &importance, &layout, &params, weight.grid, WORTHWHILE).ok()
         };
-        if let Some(factors) = found().filter(|factors| factors.iter().any(|&f| f != 1.0)) {
+        let searched = || found().filter(|factors| factors.iter().any(|&f| f != 1.0));
+        if let Some(factors) = memo.factors(key, weight, searched) {
             weight.scale_factors = factors;
         }
     }
@@ -280,13 +323,13 @@ fn constant(model: &Model, names: &[String], entry: &ValuePlan, options: &FitOpt
 
 fn seen(
     names: &[String],
-    sketches: &Sketches,
+    known: Known<'_>,
     entry: &ValuePlan,
     options: &FitOptions,
     functions: Option<&Functions<'_>>,
 ) -> Option<ValuePlan> {
     let mut merged: Option<Sketch> = None;
-    for sketch in names.iter().filter_map(|name| sketches.get(name)) {
+    for sketch in names.iter().filter_map(|name| known.get(name)) {
         match &mut merged {
             Some(merged) => merged.merge(&without_channels(sketch)).ok()?,
             None => merged = Some(without_channels(sketch)),
@@ -358,7 +401,8 @@ mod tests {
             weights,
             saturates,
         };
-        assert!(fit(&mut plan, model, &sketches, &options).is_empty());
+        let known = Known { seen: &sketches, newer: &Sketches::new() };
+        assert!(fit(&mut plan, model, known, &options, &mut Memo::default()).is_empty());
         plan
     }
 

@@ -14,11 +14,14 @@ pub mod emit_qdq;
 pub mod emit_qoperator;
 pub mod fit;
 pub mod integer_io;
+mod join;
 pub mod keys;
 pub mod low_bit;
+pub mod memo;
 pub mod plan;
 pub mod storage;
 mod weights;
 
 pub use choose::{Choices, choose};
+pub use dynamic::rounded_at_run_time;
 pub use plan::{Conversion, Kernel, OpPlan, Precision, QuantPlan, ValuePlan, WeightPlan};

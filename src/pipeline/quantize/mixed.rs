@@ -71,7 +71,7 @@ pub(crate) fn start(
         }
     }
     let mut table = table.clone();
-    table.values.extend(best.sketches);
+    table.values.extend(std::sync::Arc::unwrap_or_clone(best.sketches));
     Ok(Start { model: best.model, plan: best.plan, table, steps, note })
 }
 

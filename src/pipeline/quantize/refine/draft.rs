@@ -1,13 +1,14 @@
 //! A candidate: a float model (perhaps with changed weights and biases), what was decided about it, and the plan that
 //! follows.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Result, bail};
 use ir::Model;
 use passes::quantize::choose::key_of;
-use passes::quantize::fit::{FitOptions, Sketches, fit, leave_room};
+use passes::quantize::fit::{FitOptions, Known, Sketches, fit, leave_room};
+use passes::quantize::memo::Memo;
 use passes::quantize::{Precision, QuantPlan, choose};
 use quant::Policy;
 
@@ -28,7 +29,9 @@ pub struct Draft {
     /// Weight scales are searched.
     pub weights: bool,
     /// Sketches that replace those of calibration: of values whose numbers an accuracy pass changed.
-    pub sketches: Sketches,
+    pub sketches: Arc<Sketches>,
+    /// What fitting found out for drafts of the same weights and sketches.
+    memo: Arc<Mutex<Memo>>,
     /// What follows.
     pub plan: QuantPlan,
     /// The plan was given, and does not follow from the options.
@@ -55,7 +58,8 @@ impl Draft {
             ranges: BTreeMap::new(),
             behind: false,
             weights: false,
-            sketches: Sketches::new(),
+            sketches: Arc::default(),
+            memo: Arc::default(),
             plan,
             given: true,
         }
@@ -66,13 +70,7 @@ impl Draft {
     /// # Errors
     /// As [`Draft::new`].
     pub fn replan(&mut self, sketches: &Sketches, options: &QuantizeOptions) -> Result<()> {
-        let known: Cow<'_, Sketches> = if self.sketches.is_empty() {
-            Cow::Borrowed(sketches)
-        } else {
-            let mut known = sketches.clone();
-            known.extend(self.sketches.clone());
-            Cow::Owned(known)
-        };
+        let known = Known { seen: sketches, newer: &self.sketches };
         loop {
             let mut plan = self.chosen(options)?;
             let fit_options = FitOptions {
@@ -85,7 +83,9 @@ impl Draft {
                 weights: self.weights,
                 saturates: options.cpu == Cpu::Avx2,
             };
-            let missing = fit(&mut plan, &self.model, &known, &fit_options);
+            let mut memo = self.memo.lock().unwrap_or_else(PoisonError::into_inner);
+            let missing = fit(&mut plan, &self.model, known, &fit_options, &mut memo);
+            drop(memo);
             if missing.is_empty() {
                 pin(&mut plan, options)?;
                 plan.equalized = self.plan.equalized;
@@ -104,6 +104,14 @@ impl Draft {
                 bail!("no statistics of {:?}: the calibration table does not fit the model", missing[0]);
             }
         }
+    }
+
+    /// The weights beside these values have changed, and with them the numbers: here are the new ones of those that are
+    /// rounded.
+    pub fn replace_sketches(&mut self, sketches: Sketches, changed: &BTreeSet<String>) {
+        let memo = self.memo.lock().unwrap_or_else(PoisonError::into_inner).changed(changed);
+        self.memo = Arc::new(Mutex::new(memo));
+        self.sketches = Arc::new(sketches);
     }
 
     fn chosen(&self, options: &QuantizeOptions) -> Result<QuantPlan> {

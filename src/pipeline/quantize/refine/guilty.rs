@@ -11,7 +11,7 @@ use ir::{Model, Tensor};
 use passes::quantize::choose::key_of;
 use passes::quantize::{Precision, QuantPlan};
 use quant::measure::Distance;
-use runtime::{Executor, Feed, View};
+use runtime::{Executor, Feed, Tract, View};
 
 use super::super::super::engine::prepare_replays;
 use super::super::super::prepare::lowered;
@@ -57,9 +57,15 @@ pub fn suspects(
     expected: &BTreeMap<String, Tensor>,
 ) -> Result<Vec<Suspect>> {
     let mut found = candidates(float, plan);
-    if executor.wants_lowered() {
-        let low = lowered(emitted)?;
-        let gains = gains(&low, &found[..found.len().min(NOISIEST + FIRST)], executor, feed, expected)?;
+    // Where the runtime lets nobody change values, tract does it in its place if it can.
+    let editor: &dyn Executor = if executor.wants_lowered() { executor } else { &Tract };
+    let low = lowered(emitted)?;
+    if editor.supports(&low).is_ok() {
+        let tried = &found[..found.len().min(NOISIEST + FIRST)];
+        let gains = match gains(&low, tried, editor, feed, expected) {
+            Err(error) if executor.wants_lowered() => return Err(error),
+            gains => gains.unwrap_or_default(),
+        };
         for suspect in &mut found {
             suspect.gain = gains.get(&suspect.value).copied().unwrap_or(0.0);
         }

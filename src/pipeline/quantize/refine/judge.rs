@@ -1,6 +1,7 @@
 //! What held-back samples say of a candidate: the one number by which every accuracy pass is accepted or reverted.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use anyhow::{Context, Result};
 use ir::{DType, Model, Tensor};
@@ -9,10 +10,9 @@ use quant::measure::{Distance, TopK};
 use runtime::{Executor, Feed, Session, View};
 use serde::Serialize;
 
-use super::super::super::engine::{prepare, run_all};
+use super::super::super::engine::{form_for, prepare, run_all};
 use super::super::super::prepare::lowered;
 use super::super::Job;
-use super::bias::runnable;
 use crate::data::Source;
 
 /// The default quality bar of outputs that choose, signal to noise in dB: detectors keep their precision down to here, and
@@ -31,6 +31,12 @@ const SAMPLES: (usize, usize) = (12, 64);
 const WORK: u64 = 4_000_000_000;
 /// Bytes of inputs and outputs that are kept of them.
 const BYTES: usize = 256 << 20;
+
+/// The share of the samples, and how many at least, after which a trial may end.
+const FIRST: (usize, usize) = (4, 4);
+/// Noise on the first samples by that of the best draft, from which on a trial ends: half a decibel, where what is worth
+/// keeping takes off a tenth.
+const CLEARLY: f64 = 1.122;
 
 /// One output against the float model's.
 #[derive(Clone, Debug, Serialize, PartialEq)]
@@ -61,13 +67,29 @@ impl OutputScore {
 }
 
 /// All outputs. Less noise is better.
-#[derive(Clone, Debug, Serialize, PartialEq)]
+#[derive(Clone, Debug, Default, Serialize, PartialEq)]
 pub struct Score {
     /// In the order of names.
     pub outputs: Vec<OutputScore>,
+    /// The same on the first samples alone, by which a trial may end early; none where it did.
+    #[serde(skip)]
+    pub first: Option<Box<Score>>,
 }
 
 impl Score {
+    /// A trial with this score on the first samples will not be better than this: its noise there is [`CLEARLY`] more.
+    pub fn is_clearly_better_than(&self, first: &Score) -> bool {
+        self.first.as_ref().is_some_and(|own| first.noise() > own.noise() * CLEARLY)
+    }
+
+    /// What a trial that ended after the first samples would have been on all of them, going by what this one was.
+    pub fn extrapolate(&self, first: Score) -> Score {
+        let known = self.first.as_ref().map_or(0.0, |own| own.noise());
+        let ratio = if known > 0.0 { self.noise() / known } else { 1.0 };
+        let scaled = |output: OutputScore| OutputScore { noise: output.noise * ratio, ..output };
+        Score { outputs: first.outputs.into_iter().map(scaled).collect(), first: None }
+    }
+
     /// Power of the error by power of the signal, mean over the outputs: the worst output counts most.
     pub fn noise(&self) -> f64 {
         self.outputs.iter().map(|output| output.noise).sum::<f64>() / self.outputs.len().max(1) as f64
@@ -156,6 +178,8 @@ pub struct Judge {
     samples: Held,
     expected: Vec<BTreeMap<String, Tensor>>,
     executor: Box<dyn Executor>,
+    /// What candidates run in, if not in the same.
+    deployed: Option<Box<dyn Executor>>,
     threads: usize,
 }
 
@@ -163,16 +187,18 @@ impl Judge {
     /// Runs the float model on some of the samples that are held back.
     pub(in super::super) fn new(job: &Job<'_>) -> Result<Judge> {
         let float = lowered(job.float)?;
-        let (executor, _) = job.options.engine.choose(&float)?;
-        let threads = job.options.engine.threads();
+        let engine = &job.options.engine;
+        let (executor, _) = engine.choose(&float)?;
+        let deployed = engine.deployed(executor.as_ref(), job.options.target);
+        let threads = engine.threads();
         let mut samples = Held::read(job.source, &job.judged, samples_of(job.float))?;
         let session = prepare(executor.as_ref(), &float, vec![])?;
-        let mut expected = outputs(session.as_ref(), &samples, threads)?;
+        let mut expected = outputs(session.as_ref(), &samples, 0..samples.len(), threads)?;
         let size = |kept: &BTreeMap<String, Tensor>| kept.values().map(|t| t.bytes().len()).sum::<usize>();
         let each = expected.iter().map(size).max().unwrap_or(0).max(1);
         expected.truncate((BYTES / each).max(1));
         samples.feeds.truncate(expected.len());
-        Ok(Judge { samples, expected, executor, threads })
+        Ok(Judge { samples, expected, executor, deployed, threads })
     }
 
     /// The runtime.
@@ -197,21 +223,65 @@ impl Judge {
 
     /// How far an emitted model is from the float one.
     pub fn score(&self, emitted: &Model) -> Result<Score> {
-        let model = runnable(self.executor.as_ref(), emitted)?;
-        let session = prepare(self.executor.as_ref(), &model, vec![])?;
-        self.score_session(session.as_ref())
+        self.score_unless(emitted, |_| false)
     }
 
-    fn score_session(&self, session: &dyn Session) -> Result<Score> {
-        let found = outputs(session, &self.samples, self.threads)?;
-        let mut sums: BTreeMap<&str, (Distance, TopK, bool)> = BTreeMap::new();
-        for (expected, found) in self.expected.iter().zip(&found) {
+    /// [`Judge::score`] that ends after the first samples where `hopeless` says so of their score: then that is the answer.
+    pub fn score_unless(&self, emitted: &Model, hopeless: impl Fn(&Score) -> bool) -> Result<Score> {
+        if let Some(deployed) = &self.deployed {
+            // What a deployed file's runtime refuses is judged by its plain operators, and told by the validation.
+            match self.score_in(deployed.as_ref(), emitted, &hopeless) {
+                Ok(score) => return Ok(score),
+                Err(_) => return self.score_in(self.executor.as_ref(), emitted, &hopeless),
+            }
+        }
+        self.score_in(self.executor.as_ref(), emitted, &hopeless)
+    }
+
+    fn score_in(
+        &self,
+        executor: &dyn Executor,
+        emitted: &Model,
+        hopeless: &dyn Fn(&Score) -> bool,
+    ) -> Result<Score> {
+        let session = prepare(executor, &form_for(executor, emitted)?, vec![])?;
+        let (share, least) = FIRST;
+        let (all, early) = (self.samples(), (self.samples() / share).max(least));
+        let mut sums = Sums::default();
+        if early >= all {
+            sums.add(&self.expected, &outputs(session.as_ref(), &self.samples, 0..all, self.threads)?)?;
+            let score = sums.score();
+            return Ok(Score { first: Some(Box::new(score.clone())), ..score });
+        }
+        let found = outputs(session.as_ref(), &self.samples, 0..early, self.threads)?;
+        sums.add(&self.expected, &found)?;
+        let first = sums.score();
+        if hopeless(&first) {
+            return Ok(first);
+        }
+        let found = outputs(session.as_ref(), &self.samples, early..all, self.threads)?;
+        sums.add(&self.expected[early..], &found)?;
+        Ok(Score { first: Some(Box::new(first)), ..sums.score() })
+    }
+}
+
+/// What samples add up to, by output.
+#[derive(Default)]
+struct Sums<'a>(BTreeMap<&'a str, (Distance, TopK, bool)>);
+
+impl<'a> Sums<'a> {
+    fn add(
+        &mut self,
+        expected: &'a [BTreeMap<String, Tensor>],
+        found: &[BTreeMap<String, Tensor>],
+    ) -> Result<()> {
+        for (expected, found) in expected.iter().zip(found) {
             for (name, reference) in expected {
                 let Some(other) = found.get(name).filter(|other| other.dims() == reference.dims()) else {
                     continue;
                 };
                 let (Some(a), Some(b)) = (numbers(reference), numbers(other)) else { continue };
-                let (distance, ranking, integer) = sums.entry(name).or_default();
+                let (distance, ranking, integer) = self.0.entry(name).or_default();
                 distance.add(&a, &b)?;
                 *integer = !reference.dtype().is_float();
                 if let Some(&row) = reference.dims().last().filter(|&&row| row > 1) {
@@ -219,14 +289,18 @@ impl Judge {
                 }
             }
         }
-        let outputs = sums.into_iter().map(|(name, (distance, ranking, integer))| OutputScore {
+        Ok(())
+    }
+
+    fn score(&self) -> Score {
+        let outputs = self.0.iter().map(|(name, (distance, ranking, integer))| OutputScore {
             name: name.to_string(),
             noise: 10f64.powf(-distance.sqnr_db() / 10.0).min(1e9),
             rms: distance.mean_square().sqrt(),
-            integer,
+            integer: *integer,
             agreement: ranking.top1_agreement(),
         });
-        Ok(Score { outputs: outputs.collect() })
+        Score { outputs: outputs.collect(), first: None }
     }
 }
 
@@ -252,9 +326,14 @@ pub fn numbers(tensor: &Tensor) -> Option<Vec<f32>> {
     })
 }
 
-/// The outputs of each sample, in order.
-fn outputs(session: &dyn Session, samples: &Held, threads: usize) -> Result<Vec<BTreeMap<String, Tensor>>> {
-    let all: Vec<usize> = (0..samples.len()).collect();
+/// The outputs of some of the samples, in order.
+fn outputs(
+    session: &dyn Session,
+    samples: &Held,
+    which: Range<usize>,
+    threads: usize,
+) -> Result<Vec<BTreeMap<String, Tensor>>> {
+    let all: Vec<usize> = which.collect();
     let parts = run_all(
         session,
         samples,
@@ -287,7 +366,7 @@ mod tests {
     fn the_worst_output_counts_most() {
         let output =
             |noise| OutputScore { name: "y".into(), noise, rms: 0.0, integer: false, agreement: None };
-        let score = Score { outputs: vec![output(0.1), output(0.0)] };
+        let score = Score { outputs: vec![output(0.1), output(0.0)], first: None };
         // (0.1 + 0) / 2 is 13.01 dB below the signal.
         assert!((score.db() - 13.01).abs() < 0.01, "{}", score.db());
         assert_eq!(decibels(0.0), 200.0);
@@ -297,6 +376,7 @@ mod tests {
     fn choices_that_hold_allow_more_noise() {
         let with = |noise, agreement| Score {
             outputs: vec![OutputScore { name: "y".into(), noise, rms: 0.0, integer: false, agreement }],
+            first: None,
         };
         // 0.05 is 13.0 dB, 0.01 is 20 dB.
         assert!((with(0.1, None).missing_db() - 10.0).abs() < 1e-9);
@@ -307,6 +387,19 @@ mod tests {
         assert!(!with(0.05, None).passes());
         assert!(with(0.0099, None).passes());
         assert!(!with(0.1, Some(1.0)).passes());
+    }
+
+    #[test]
+    fn a_trial_that_ends_early_is_extrapolated() {
+        let of = |noise| Score {
+            outputs: vec![OutputScore { name: "y".into(), noise, rms: 0.0, integer: false, agreement: None }],
+            first: None,
+        };
+        let best = Score { first: Some(Box::new(of(0.02))), ..of(0.01) };
+        assert!(best.is_clearly_better_than(&of(0.03)) && !best.is_clearly_better_than(&of(0.021)));
+        // Half as noisy on all samples as on the first ones.
+        assert!((best.extrapolate(of(0.03)).noise() - 0.015).abs() < 1e-12);
+        assert!(!of(0.01).is_clearly_better_than(&of(1.0)), "nothing is known of its first samples");
     }
 
     #[test]

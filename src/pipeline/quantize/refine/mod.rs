@@ -14,7 +14,8 @@ use anyhow::Result;
 use passes::correct_bias::correct;
 use passes::equalize_channels::equalize;
 use passes::quantize::fit::Sketches;
-use passes::quantize::{Precision, QuantPlan};
+use passes::quantize::{OpPlan, Precision, QuantPlan, rounded_at_run_time};
+use passes::target::Support;
 use serde::Serialize;
 
 pub(super) use draft::Draft;
@@ -51,7 +52,7 @@ pub struct Step {
     pub what: String,
     /// Signal to noise of the outputs before, in dB, on samples that are held back.
     pub before_db: f64,
-    /// The same after.
+    /// The same after; of a trial that was clearly worse on the first samples, as extrapolated from those.
     pub after_db: f64,
     /// The change was kept.
     pub kept: bool,
@@ -72,9 +73,11 @@ pub(super) fn refine(job: &mut Job<'_>, draft: Draft, sketches: &Sketches) -> Re
     // A given plan says what stays float: it was made so already.
     if !refiner.score.passes() && refiner.job.options.plan.is_none() {
         // What was measured around values that lose too much says little: first those, then the biases.
-        (refiner.draft, refiner.score) = plain;
+        (refiner.draft, refiner.score) = plain.clone();
+        refiner.round_at_run_time(sketches)?;
         refiner.restore_guilty(sketches)?;
         refiner.store_weights(sketches)?;
+        refiner.tell(&plain);
         refiner.correct_bias()?;
     }
     Ok((refiner.draft, refiner.steps))
@@ -129,7 +132,9 @@ impl<'a, 'b> Refiner<'a, 'b> {
 
     /// Judges a candidate and takes it over if it is better.
     fn propose(&mut self, pass: &'static str, what: String, candidate: Draft) -> Result<bool> {
-        let score = self.judge.score(&candidate.emit(self.job.options)?)?;
+        let emitted = candidate.emit(self.job.options)?;
+        let score = self.judge.score_unless(&emitted, |first| self.score.is_clearly_better_than(first))?;
+        let score = if score.first.is_none() { self.score.extrapolate(score) } else { score };
         let kept = score.noise() < self.score.noise() * WORTHWHILE;
         self.steps.push(Step { pass, what, before_db: self.score.db(), after_db: score.db(), kept });
         if kept {
@@ -152,8 +157,9 @@ impl<'a, 'b> Refiner<'a, 'b> {
         for alpha in BALANCES {
             let mut candidate = original.clone();
             let done = equalize(&mut candidate.model, sketches, alpha);
-            let rounded: BTreeSet<String> =
-                done.values.into_iter().filter(|name| original.plan.values.contains_key(name)).collect();
+            let changed: BTreeSet<String> = done.values.into_iter().collect();
+            let rounded: Vec<String> =
+                changed.iter().filter(|name| original.plan.values.contains_key(*name)).cloned().collect();
             if rounded.is_empty() {
                 return Ok(());
             }
@@ -164,12 +170,12 @@ impl<'a, 'b> Refiner<'a, 'b> {
             );
             let how = CalibrateOptions {
                 engine: options.engine.clone(),
-                values: Some(rounded.into_iter().collect()),
+                values: Some(rounded),
                 ..CalibrateOptions::default()
             };
             let samples = Held::read(self.job.source, &self.job.seen, RESKETCHED)?;
             let table = calibrate(&candidate.model, self.judge.executor(), &samples, &how, &mut |_, _| {})?;
-            candidate.sketches = table.values;
+            candidate.replace_sketches(table.values, &changed);
             candidate.replan(sketches, options)?;
             candidate.plan.equalized = Some(alpha);
             let before = self.score.noise();
@@ -212,16 +218,41 @@ impl<'a, 'b> Refiner<'a, 'b> {
         Ok(())
     }
 
+    /// Rounds the data of every product that may write floats, and so stands alone, when the model runs, if that is less noise:
+    /// a range for each run costs next to nothing, where giving them back to float costs their integer kernels.
+    fn round_at_run_time(&mut self, sketches: &Sketches) -> Result<()> {
+        let options = self.job.options;
+        let able = rounded_at_run_time(&self.draft.model, options.target);
+        let alone = able.into_iter().filter(|(key, support)| {
+            let plain = |op: &OpPlan| op.precision == options.precision && op.precision == Precision::Int8;
+            *support == Support::Either && self.draft.plan.ops.get(key).is_some_and(plain)
+        });
+        let changed: Vec<String> = alone.map(|(key, _)| key).collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let what = format!("{} products to ranges of each run", changed.len());
+        let mut candidate = self.draft.clone();
+        candidate.overrides.extend(changed.into_iter().map(|key| (key, Precision::Dynamic)));
+        candidate.replan(sketches, options)?;
+        self.propose("round_at_run_time", what, candidate)?;
+        Ok(())
+    }
+
     /// Stores the weights of what went back to float in 8 bits where that keeps the quality bar: most often the activations
     /// were guilty, and the size of the file is half of what was asked for.
     fn store_weights(&mut self, sketches: &Sketches) -> Result<()> {
+        if !self.score.passes() {
+            return Ok(());
+        }
         let mut candidate = self.draft.clone();
         let back = candidate.overrides.values_mut().filter(|precision| **precision == Precision::Float);
         back.for_each(|precision| *precision = Precision::W8);
         candidate.replan(sketches, self.job.options)?;
-        let stored = |plan: &QuantPlan| plan.ops.values().filter(|op| op.precision == Precision::W8).count();
-        let count = stored(&candidate.plan).saturating_sub(stored(&self.draft.plan));
-        if count == 0 || !self.score.passes() {
+        let float =
+            |plan: &QuantPlan| plan.ops.values().filter(|op| op.precision == Precision::Float).count();
+        let count = float(&self.draft.plan).saturating_sub(float(&candidate.plan));
+        if count == 0 {
             return Ok(());
         }
         let score = self.judge.score(&candidate.emit(self.job.options)?)?;

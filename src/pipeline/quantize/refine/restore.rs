@@ -7,8 +7,8 @@
 //! damaged. So a bar that is missed by little does not cost a lot, and the same numbers decide in reverse: what was given up
 //! as part of a group goes back to integers where that loses less than it is worth.
 //!
-//! Bounded: as many runs over the judge's samples as [`GROUPS`] has entries, one more, and [`RETURNS`]; and one sample per
-//! suspect.
+//! Bounded: as many runs over the judge's samples as [`GROUPS`] has entries, one more, [`DEAREST`] and [`RETURNS`]; and one
+//! sample per suspect.
 
 use std::collections::BTreeMap;
 
@@ -28,6 +28,14 @@ const GIVE_UP: usize = 5;
 
 /// Trials to return to integers what was given up in vain.
 const RETURNS: usize = 6;
+
+/// The share of the multiplications from which on what was given up is tried on integers by itself, and how many such at most.
+const DEAR: f64 = 0.04;
+/// See [`DEAR`].
+const DEAREST: usize = 3;
+
+/// What goes back to integers must leave the bar met: a trial that misses it by this much on the first samples ends there.
+const FAR_OFF_DB: f64 = 1.0;
 
 /// Decibels of missing quality that all multiplications (or all bytes) of the model are worth where an output is damaged
 /// ([`Score::damaged`]). A model that misses its bar by less is not given up as a whole.
@@ -88,7 +96,9 @@ fn weight_bytes(model: &Model, plan: &QuantPlan) -> (u64, u64) {
 impl Refiner<'_, '_> {
     /// See the module.
     pub(super) fn restore_guilty(&mut self, sketches: &Sketches) -> Result<()> {
-        let Some((feed, expected)) = self.judge.example() else { return Ok(()) };
+        let Some((feed, expected)) = self.judge.example().filter(|_| !self.score.passes()) else {
+            return Ok(());
+        };
         let emitted = self.draft.emit(self.job.options)?;
         let (model, plan) = (&self.draft.model, &self.draft.plan);
         let suspects = guilty::suspects(model, &emitted, plan, self.judge.executor(), feed, expected)?;
@@ -115,14 +125,15 @@ impl Refiner<'_, '_> {
                 restored = all;
             }
         }
-        self.take_back(sketches, &start, restored)?;
-        self.tell(&start);
-        Ok(())
+        self.take_back(sketches, &start, restored)
     }
 
     /// Tries the starting draft with the operators around these values in float, the last `new` of them for the first time.
     fn give_up(&mut self, sketches: &Sketches, start: &Start, all: &[&Suspect], new: usize) -> Result<bool> {
-        let Some((candidate, score)) = self.in_float(sketches, start, all)? else { return Ok(false) };
+        let hopeless = |first: &Score| self.score.is_clearly_better_than(first);
+        let Some((candidate, score)) = self.in_float(sketches, start, all, &hopeless)? else {
+            return Ok(false);
+        };
         let cost = start.cost(&candidate.plan);
         let more = cost - start.cost(&self.draft.plan);
         let worth = start.gain(&self.score, &score) >= price(&self.score) * more;
@@ -133,9 +144,19 @@ impl Refiner<'_, '_> {
         Ok(kept)
     }
 
-    /// Returns to integers what was given up and is not needed, the least rewarding first, in halves.
+    /// Returns to integers what was given up and is not needed: first what costs most, one at a time, then the least
+    /// rewarding, in halves.
     fn take_back(&mut self, sketches: &Sketches, start: &Start, restored: Vec<&Suspect>) -> Result<()> {
         let mut left = restored;
+        let mut dear: Vec<&Suspect> = left.iter().copied().filter(|suspect| suspect.cost >= DEAR).collect();
+        dear.sort_by(|a, b| b.cost.total_cmp(&a.cost));
+        for suspect in dear.into_iter().take(DEAREST) {
+            let rest: Vec<&Suspect> =
+                left.iter().copied().filter(|other| other.value != suspect.value).collect();
+            if !rest.is_empty() && self.does_without(sketches, start, &[suspect], &rest)? {
+                left = rest;
+            }
+        }
         left.sort_by(|a, b| b.reward().total_cmp(&a.reward()));
         // Of those in `left`, the first `needed` were found to be needed.
         let (mut needed, mut size) = (0, left.len() / 2);
@@ -146,20 +167,9 @@ impl Refiner<'_, '_> {
             }
             let from = left.len() - needed - size;
             let returned: Vec<&Suspect> = left[from..from + size].to_vec();
-            let kept_in_float: Vec<&Suspect> =
-                left[..from].iter().chain(&left[from + size..]).copied().collect();
-            let Some((candidate, score)) = self.in_float(sketches, start, &kept_in_float)? else {
-                left = kept_in_float;
-                continue;
-            };
-            let saved = start.cost(&self.draft.plan) - start.cost(&candidate.plan);
-            let lost = start.gain(&score, &self.score);
-            let still = score.passes() || !self.score.passes();
-            let kept = saved > 0.0 && still && lost < price(&score) * saved;
-            let what = described(&returned, "back to integers", &candidate.plan);
-            self.decide("restore_guilty", what, candidate, score, kept);
-            if kept {
-                left = kept_in_float;
+            let rest: Vec<&Suspect> = left[..from].iter().chain(&left[from + size..]).copied().collect();
+            if self.does_without(sketches, start, &returned, &rest)? {
+                left = rest;
             } else if size == 1 {
                 needed += 1;
             } else {
@@ -169,12 +179,38 @@ impl Refiner<'_, '_> {
         Ok(())
     }
 
-    /// The starting draft with these in float and its score; none if that is the draft at hand.
+    /// Tries the starting draft with only `rest` in float, and no longer what is `returned`. True if that is the draft now.
+    fn does_without(
+        &mut self,
+        sketches: &Sketches,
+        start: &Start,
+        returned: &[&Suspect],
+        rest: &[&Suspect],
+    ) -> Result<bool> {
+        let hopeless = |first: &Score| {
+            self.score.passes() && self.score.extrapolate(first.clone()).missing_db() > FAR_OFF_DB
+        };
+        // The others may ask for the same operators.
+        let Some((candidate, score)) = self.in_float(sketches, start, rest, &hopeless)? else {
+            return Ok(true);
+        };
+        let saved = start.cost(&self.draft.plan) - start.cost(&candidate.plan);
+        let lost = start.gain(&score, &self.score);
+        let still = score.passes() || !self.score.passes();
+        let kept = saved > 0.0 && still && lost < price(&score) * saved;
+        let what = described(returned, "back to integers", &candidate.plan);
+        self.decide("restore_guilty", what, candidate, score, kept);
+        Ok(kept)
+    }
+
+    /// The starting draft with these in float and its score, extrapolated where the first samples are hopeless; none if that is
+    /// the draft at hand.
     fn in_float(
         &self,
         sketches: &Sketches,
         start: &Start,
         suspects: &[&Suspect],
+        hopeless: &dyn Fn(&Score) -> bool,
     ) -> Result<Option<(Draft, Score)>> {
         let mut candidate = start.draft.clone();
         let ops = suspects.iter().flat_map(|suspect| &suspect.ops);
@@ -183,7 +219,8 @@ impl Refiner<'_, '_> {
             return Ok(None);
         }
         candidate.replan(sketches, self.job.options)?;
-        let score = self.judge.score(&candidate.emit(self.job.options)?)?;
+        let score = self.judge.score_unless(&candidate.emit(self.job.options)?, hopeless)?;
+        let score = if score.first.is_none() { self.score.extrapolate(score) } else { score };
         Ok(Some((candidate, score)))
     }
 
@@ -196,15 +233,15 @@ impl Refiner<'_, '_> {
         }
     }
 
-    /// What the user should know: the price, and whether the bar is met for it.
-    fn tell(&mut self, start: &Start) {
+    /// What the user should know, given what there was before: the price, and whether the bar is met for it.
+    pub(super) fn tell(&mut self, (draft, score): &(Draft, Score)) {
         let share = |plan: &QuantPlan| plan.integer_share().unwrap_or(0.0) * 100.0;
-        let price = share(&start.draft.plan) - share(&self.draft.plan);
+        let price = share(&draft.plan) - share(&self.draft.plan);
         if price >= 0.05 {
             self.job.notes.push(format!(
                 "restore_guilty gave {price:.1} % of the multiplications back to float: {:.1} dB instead of {:.1} dB",
                 self.score.db(),
-                start.score.db()
+                score.db()
             ));
         }
         if !self.score.passes() {
@@ -243,7 +280,7 @@ mod tests {
 
     fn score(noise: f64) -> Score {
         let output = OutputScore { name: "y".into(), noise, rms: 0.0, integer: false, agreement: None };
-        Score { outputs: vec![output] }
+        Score { outputs: vec![output], first: None }
     }
 
     #[test]

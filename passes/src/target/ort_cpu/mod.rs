@@ -4,7 +4,9 @@
 //! from DequantizeLinear and whose output goes only into QuantizeLinear; matrix products may also write float. Uint8
 //! activations are the default: on x86 its kernels for int8 activations are slower than float.
 
-use ir::{Graph, Op, OpId, Place, Slot, ValueId};
+mod forms;
+
+use ir::{Graph, OpId, ValueId};
 use ops::Work;
 use quant::{CodeType, Grid};
 
@@ -42,73 +44,6 @@ pub(crate) const MOVEMENT: &[&str] = &[
 
 fn has_computed_bias(candidate: Candidate<'_>) -> bool {
     candidate.graph.input(candidate.op, 2).is_some() && !candidate.is_constant(2)
-}
-
-/// Gives a vector that is added to a product the product's rank.
-fn lift_bias(graph: &mut Graph, op: OpId) {
-    let found = |graph: &Graph| -> Option<(OpId, usize, ValueId, usize)> {
-        let product = graph.output(op, 0)?;
-        let rank = graph.value(product).shape()?.rank();
-        let [reader] = graph.uses(product)[..] else { return None };
-        let Slot::In(at) = reader.slot else { return None };
-        if !graph.op(reader.op).kind.is("Add") || graph.is_output(product) || rank < 2 {
-            return None;
-        }
-        let other = 1 - at as usize;
-        let bias = graph.input(reader.op, other)?;
-        (graph.constant(bias)?.rank() == 1).then_some((reader.op, other, bias, rank))
-    };
-    let Some((add, slot, bias, rank)) = found(graph) else { return };
-    let Some(tensor) = graph.constant(bias).cloned() else { return };
-    let mut dims = vec![1; rank];
-    dims[rank - 1] = tensor.elements();
-    let Ok(lifted) = tensor.reshaped(dims.as_slice()) else { return };
-    let name = format!("{}_lifted", graph.value(bias).name());
-    let lifted = graph.new_constant(&name, lifted);
-    graph.set_input(add, slot, Some(lifted));
-    graph.remove_value(bias);
-}
-
-/// Writes the addition of two computed matrices, one of them a product, as a sum: only of an addition is a Gemm made.
-fn sum_up(graph: &mut Graph, op: OpId) {
-    let found = |graph: &Graph| -> Option<OpId> {
-        let product = graph.output(op, 0)?;
-        let [reader] = graph.uses(product)[..] else { return None };
-        let both_computed = || {
-            let inputs = graph.op_inputs(reader.op);
-            inputs.into_iter().all(|value| value.is_some_and(|value| graph.constant(value).is_none()))
-        };
-        let matrix = graph.value(product).shape()?.rank() == 2;
-        (matrix && graph.op(reader.op).kind.is("Add") && both_computed()).then_some(reader.op)
-    };
-    if let Some(add) = found(graph) {
-        graph.op_mut(add).kind = ir::OpKind::new("", "Sum");
-    }
-}
-
-/// Puts a copy between the rounded data and an operator that stays float. Its weight is a constant, or a Cast of one.
-fn shield(graph: &mut Graph, op: OpId) {
-    let rounded = |graph: &Graph| -> Option<ValueId> {
-        let data = graph.input(op, 0)?;
-        let (writer, _) = graph.producer(data)?;
-        let weight = graph.input(op, 1)?;
-        let stored = match graph.producer(weight) {
-            Some((cast, _)) if graph.op(cast).kind.is("Cast") => graph.input(cast, 0)?,
-            _ => weight,
-        };
-        let float = graph.constant(stored).is_some();
-        (graph.op(writer).kind.is("DequantizeLinear") && float).then_some(data)
-    };
-    let Some(data) = rounded(graph) else { return };
-    let name = format!("{}_unfused", graph.value(data).name());
-    let ty = graph.value(data).ty.clone();
-    let copy = graph.new_value(&name, ty);
-    // Names of operators are unique because this name of a value is.
-    let name = graph.value(copy).name().to_string();
-    let max = Op::new("Max").named(&format!("{name}_Max"));
-    if graph.add_op(max, &[Some(data)], &[Some(copy)], Place::Near(op)).is_ok() {
-        graph.set_input(op, 0, Some(copy));
-    }
 }
 
 /// Rows of data from which on a product in float is slower if its weight is stored in 8 bits.
@@ -194,17 +129,8 @@ impl Target for OrtCpu {
         }
     }
 
-    /// A product of matrices and the addition behind it would be merged into a float Gemm before quantization is looked at; not
-    /// so if an added vector has the rank of the product, or if what is computed and added is summed up instead. And a convolution whose weight is float between rounded
-    /// values would have that weight rounded to one scale as it is loaded; not so behind a Max of one operand, which copies.
     fn keep_form(&self, graph: &mut Graph, op: OpId, quantized: bool) {
-        let kind = graph.op(op).kind.clone();
-        if quantized && kind.is("MatMul") {
-            lift_bias(graph, op);
-            sum_up(graph, op);
-        } else if !quantized && (kind.is("Conv") || kind.is("ConvTranspose") || kind.is("Gemm")) {
-            shield(graph, op);
-        }
+        forms::keep(graph, op, quantized);
     }
 
     /// A vector that is added to a product of matrices is the bias of the kernel that rounds at run time.
