@@ -53,8 +53,9 @@ impl<'o, B: BufMut> Wire<'o, B> {
     pub fn fields(&mut self, part: &impl Message) {
         self.size += part.encoded_len() as u64;
         if let Some(out) = &mut self.out {
-            // `encode` without the check of a capacity that a file does not have.
-            part.encode_raw(out);
+            // `encode` without the check of a capacity that a file does not have. The target itself, not a reference to one:
+            // a file takes large slices whole.
+            part.encode_raw(&mut **out);
         }
     }
 
