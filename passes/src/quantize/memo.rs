@@ -43,13 +43,16 @@ impl Asked {
     }
 }
 
+/// A weight before its scales were searched, and the factors that were found.
+type Searched = (WeightPlan, Option<Vec<f32>>);
+
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Memo {
     /// By the first name of the class.
     ranges: BTreeMap<String, Vec<(Asked, ValuePlan)>>,
     /// By operator: the weight as it was before its scales were searched, and the factors, if any are better than 1.
-    factors: BTreeMap<String, Vec<(WeightPlan, Option<Vec<f32>>)>>,
+    factors: BTreeMap<String, Vec<Searched>>,
 }
 
 impl Memo {

@@ -244,7 +244,7 @@ impl Judge {
         emitted: &Model,
         hopeless: &dyn Fn(&Score) -> bool,
     ) -> Result<Score> {
-        let session = prepare(executor, &form_for(executor, emitted)?, vec![])?;
+        let session = prepare(executor, form_for(executor, emitted)?.as_ref(), vec![])?;
         let (share, least) = FIRST;
         let (all, early) = (self.samples(), (self.samples() / share).max(least));
         let mut sums = Sums::default();
