@@ -15,6 +15,9 @@ use crate::report::schema::Budget;
 /// Whole plans that are tried at most.
 pub(super) const TRIALS: usize = 24;
 
+/// Plans that are written for trial where the choice, as written, misses a budget.
+const REPAIRS: usize = 4;
+
 /// A mix replaces the uniform plan if it leaves at most this share of its noise: 0.1 dB less.
 const WORTHWHILE: f64 = 0.977;
 
@@ -153,6 +156,9 @@ impl<'a> Search<'a> {
         let Some(picks) = picks else { return Ok(None) };
         let uniform = self.choice.uniform(self.mixer.uniform());
         let verdict = self.finished(&picks, finish)?;
+        if !self.keeps(&picks, &verdict) {
+            return self.instead(finish);
+        }
         if picks == uniform {
             return Ok(Some(picks));
         }
@@ -191,6 +197,22 @@ impl<'a> Search<'a> {
             }
         }
         Ok(Some(uniform))
+    }
+
+    /// The choice did not keep as written what it kept when it was tried, for example because biases were corrected on other
+    /// samples: the most accurate of what else was tried that does.
+    fn instead(&mut self, finish: &dyn Fn(&[usize]) -> Result<Verdict>) -> Result<Option<Vec<usize>>> {
+        let kept = self.tried.iter().filter(|(picks, verdict)| self.keeps(picks, verdict));
+        let mut order: Vec<(f64, Vec<usize>)> =
+            kept.map(|(picks, verdict)| (verdict.score.noise, picks.clone())).collect();
+        order.sort_by(|a, b| a.0.total_cmp(&b.0));
+        for (_, picks) in order.into_iter().take(REPAIRS) {
+            let verdict = self.finished(&picks, finish)?;
+            if self.keeps(&picks, &verdict) {
+                return Ok(Some(picks));
+            }
+        }
+        Ok(None)
     }
 
     /// Judges a plan as it will be written; that replaces what was known of it.
