@@ -37,7 +37,7 @@
 //!
 //! Names that are no identifiers stand in quotes. In strings a backslash takes the next character as it is. Numbers of
 //! small types: see [`Numbers`]. Not part of the text: how a file spelled it ([`crate::Spelling`], [`crate::Encoding`],
-//! [`crate::Listing`]), [`crate::Stray`]s, [`crate::Op::origin`] and the table's graph ids.
+//! [`crate::Listing`]), [`crate::Stray`]s, [`crate::OpNotes::origin`] and the table's graph ids.
 //!
 //! The parser never panics, reads in time linear in the text, and limits nesting.
 
