@@ -62,7 +62,7 @@ def copy_problem(model: Named, out: Path) -> str:
     return ""
 
 
-def check(program: Path, model: Named, work: Path, everything: bool) -> Verdict:
+def check(program: Path, model: Named, work: Path, everything: bool = False) -> Verdict:
     out = work / "copy.onnx"
     for old in work.iterdir():
         old.unlink()
