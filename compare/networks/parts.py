@@ -8,6 +8,16 @@ from .net import network
 from .sequences import tokens
 
 
+def counted(body):
+    """Inputs of a Loop's body that carries one value `v`, and the condition that it hands on."""
+    ins = [
+        helper.make_tensor_value_info("i", TensorProto.INT64, []),
+        helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("v", TensorProto.FLOAT, None),
+    ]
+    return ins, helper.make_tensor_value_info(body("Identity", "c"), TensorProto.BOOL, [])
+
+
 @network()
 def reshapes_in_a_row(n):
     x = tokens(n)
@@ -90,12 +100,7 @@ def loop_of_three(n):
     """A Loop with a constant trip count that adds up."""
     x = tokens(n)
     body = n.body()
-    ins = [
-        helper.make_tensor_value_info("i", TensorProto.INT64, []),
-        helper.make_tensor_value_info("c", TensorProto.BOOL, []),
-        helper.make_tensor_value_info("v", TensorProto.FLOAT, None),
-    ]
-    keep = helper.make_tensor_value_info(body("Identity", "c"), TensorProto.BOOL, [])
+    ins, keep = counted(body)
     out = helper.make_tensor_value_info(body("Add", body("Mul", "v", body.constant(0.5)), x), TensorProto.FLOAT, None)
     return n("Loop", n.constant(3), n.constant(True, np.bool_), x, body=body.graph([keep, out], ins))
 
@@ -395,12 +400,7 @@ def loop_once(n):
 
     def loop(count, v):
         body = n.body()
-        ins = [
-            helper.make_tensor_value_info("i", TensorProto.INT64, []),
-            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("v", TensorProto.FLOAT, None),
-        ]
-        keep = helper.make_tensor_value_info(body("Identity", "c"), TensorProto.BOOL, [])
+        ins, keep = counted(body)
         out = helper.make_tensor_value_info(body("Tanh", "v"), TensorProto.FLOAT, None)
         return n("Loop", n.constant(count), n.constant(True, np.bool_), v, body=body.graph([keep, out], ins))
 
