@@ -328,12 +328,12 @@ fn seen(
     options: &FitOptions,
     functions: Option<&Functions<'_>>,
 ) -> Option<ValuePlan> {
-    let mut merged: Option<Sketch> = None;
-    for sketch in names.iter().filter_map(|name| known.get(name)) {
-        match &mut merged {
-            Some(merged) => merged.merge(&without_channels(sketch)).ok()?,
-            None => merged = Some(without_channels(sketch)),
-        }
+    // Values of one class may have different shapes, so their channels cannot be merged; one scale needs none.
+    let mut sketches =
+        names.iter().filter_map(|name| known.get(name)).map(|sketch| sketch.clone().without_channels());
+    let mut merged = sketches.next();
+    for sketch in sketches {
+        merged.as_mut()?.merge(&sketch).ok()?;
     }
     let sketch = merged.filter(|sketch| sketch.finite() > 0)?;
     let method = names.iter().find_map(|name| options.methods.get(name)).cloned().unwrap_or(options.method);
@@ -370,16 +370,11 @@ fn seen(
     })
 }
 
-/// Values of one class may have different shapes, so their channels cannot be merged; one scale needs none.
-fn without_channels(sketch: &Sketch) -> Sketch {
-    sketch.clone().without_channels()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::quantize::{Choices, choose as plan_of};
-    use crate::testing::parse;
+    use crate::testing::{min_max, parse};
     use quant::saturation::{dot, dot_saturating};
 
     fn fitted(model: &Model, saturates: bool, weights: bool, x: &[f32]) -> QuantPlan {
@@ -391,16 +386,7 @@ mod tests {
         let layout = quant::Layout::per_axis(&[x.len() / 4, 4], 1).unwrap();
         seen.observe_channels(0, x, &layout).unwrap();
         sketches.insert("x".into(), seen);
-        let options = FitOptions {
-            method: Method::MinMax,
-            methods: BTreeMap::new(),
-            ranges: BTreeMap::new(),
-            least_width: None,
-            policy: Policy::default(),
-            behind: false,
-            weights,
-            saturates,
-        };
+        let options = FitOptions { weights, saturates, ..min_max() };
         let known = Known { seen: &sketches, newer: &Sketches::new() };
         assert!(fit(&mut plan, model, known, &options, &mut Memo::default()).is_empty());
         plan

@@ -99,7 +99,8 @@ impl Memo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quant::{CodeType, Policy};
+    use crate::testing::min_max;
+    use quant::CodeType;
 
     fn entry() -> ValuePlan {
         ValuePlan {
@@ -115,16 +116,7 @@ mod tests {
     }
 
     fn asked(name: &str, behind: bool) -> Asked {
-        let options = FitOptions {
-            method: Method::MinMax,
-            methods: BTreeMap::new(),
-            ranges: BTreeMap::new(),
-            least_width: None,
-            policy: Policy::default(),
-            behind,
-            weights: false,
-            saturates: false,
-        };
+        let options = FitOptions { behind, ..min_max() };
         Asked::new(&[name.to_string()], &entry(), &options)
     }
 

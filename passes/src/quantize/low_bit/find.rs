@@ -9,7 +9,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ir::{DType, GraphId, Model, OpId, Slot, Tensor, ValueId};
+use ir::{DType, Graph, GraphId, Model, OpId, Slot, Tensor, ValueId};
+use ops::scheme::Work;
 use quant::layout::blocked::Order;
 use quant::round::ScaleType;
 use quant::weight::Stored;
@@ -314,17 +315,18 @@ fn only_factors(scope: Scope<'_>, op: OpId) -> bool {
                 | ("com.microsoft", "RotaryEmbedding", Slot::In(2 | 3)) => {
                     factors = true;
                 }
-                (
-                    "",
-                    "Unsqueeze" | "Squeeze" | "Reshape" | "Transpose" | "Expand" | "Tile" | "Cast" | "Slice"
-                    | "Concat" | "Identity",
-                    Slot::In(_),
-                ) => open.extend(graph.output(found.op, 0)),
+                (_, _, Slot::In(_)) if moves(graph, found.op) => open.extend(graph.output(found.op, 0)),
                 _ => return false,
             }
         }
     }
     factors
+}
+
+/// The operator gives the numbers that it reads, in another order, shape or type.
+fn moves(graph: &Graph, op: OpId) -> bool {
+    let moved = || ops::scheme(graph, op).is_some_and(|scheme| scheme.work == Work::Movement);
+    graph.op(op).kind.is("Cast") || moved()
 }
 
 /// Cosines or sines of positions: at position 0 all are alike, and none is above 2 (long contexts scale them by up to 1.5).
