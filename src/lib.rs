@@ -18,7 +18,8 @@ mod out;
 mod api;
 pub mod cli;
 pub mod data;
-mod memory;
+#[doc(hidden)]
+pub mod memory;
 mod ort_library;
 pub mod pipeline;
 pub mod recipe;

@@ -1,5 +1,8 @@
 //! The `onnxq` program.
 
+#[global_allocator]
+static ALLOCATOR: onnxq::memory::Recycling = onnxq::memory::Recycling::new();
+
 fn main() -> std::process::ExitCode {
     // A panic that a runtime turns into an error is told as that error, once.
     let tell = std::panic::take_hook();

@@ -5,6 +5,7 @@
 //! where they are not zero: activations touch three to six of the seventy places.
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 /// Weight of the lowest place: every finite f64 is a multiple of 2^-1074.
 const LOWEST: i32 = -1074;
@@ -14,16 +15,23 @@ const LOWEST: i32 = -1074;
 /// The value is Σ `digits[i]`·2^(32·(first + i) - 1074), with 0 ≤ digit < 2^32 except the last, which carries the sign;
 /// first and last digits are not zero. So equal sums have equal fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Raw")]
+#[serde(into = "Raw", try_from = "Raw")]
 pub struct ExactSum {
+    first: u16,
+    /// In place: there is a sum for each channel of each value.
+    digits: SmallVec<[i64; 4]>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Raw {
     first: u16,
     digits: Vec<i64>,
 }
 
-#[derive(Deserialize)]
-struct Raw {
-    first: u16,
-    digits: Vec<i64>,
+impl From<ExactSum> for Raw {
+    fn from(sum: ExactSum) -> Self {
+        Self { first: sum.first, digits: sum.digits.into_vec() }
+    }
 }
 
 impl TryFrom<Raw> for ExactSum {
@@ -34,7 +42,7 @@ impl TryFrom<Raw> for ExactSum {
         if usize::from(raw.first) + raw.digits.len() > 72 || !raw.digits.iter().all(small) {
             return Err("not an exact sum");
         }
-        let mut sum = Self { first: raw.first, digits: raw.digits };
+        let mut sum = Self { first: raw.first, digits: raw.digits.into() };
         sum.normalize();
         Ok(sum)
     }
@@ -76,7 +84,7 @@ impl ExactSum {
         }
         if first < self.first {
             let missing = usize::from(self.first - first);
-            self.digits.splice(..0, std::iter::repeat_n(0, missing));
+            self.digits.insert_many(0, std::iter::repeat_n(0, missing));
             self.first = first;
         }
         let at = usize::from(first - self.first);

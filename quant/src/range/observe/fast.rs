@@ -50,7 +50,7 @@ impl<'a> Call<'a> {
             // Sums of a channel run through all pieces: what is no number must be known before.
             match bounds(piece) {
                 Some(bounds) => {
-                    scan_rows(piece, self.columns);
+                    scan_rows(piece, self.columns, &mut self.tally.waiting());
                     self.count(piece, at, bounds);
                 }
                 None => {
@@ -68,7 +68,7 @@ impl<'a> Call<'a> {
             let mut lanes = Lanes::new();
             for piece in stretch.chunks(CHUNK) {
                 at += piece.len();
-                match scan(piece, &mut lanes) {
+                match scan(piece, &mut lanes, &mut self.tally.waiting()) {
                     Some(bounds) => self.count(piece, at, bounds),
                     None => self.plainly(piece, &mut lanes),
                 }
@@ -83,7 +83,7 @@ impl<'a> Call<'a> {
         let (mut run, mut at) = (0, 0);
         for piece in self.x.chunks(together * split.inner) {
             at += piece.len();
-            match scan_all(piece, split.inner, self.sums) {
+            match scan_all(piece, split.inner, self.sums, &mut self.tally.waiting()) {
                 Some(bounds) => {
                     for sums in self.sums.iter() {
                         self.columns.add(run % split.channels, sums);

@@ -1,6 +1,7 @@
 //! Extrema and sums of finite numbers, in lanes by position.
 
 use super::Columns;
+use super::tally::Waiting;
 #[cfg(target_arch = "x86_64")]
 mod wide;
 
@@ -110,21 +111,26 @@ fn greatest(a: f32, b: f32) -> f32 {
 
 /// Adds a part of a stretch that starts at a multiple of the lanes. What the stretch reaches so far; none, and the lanes are
 /// as they were, if not all numbers are finite.
-pub(super) fn scan(x: &[f32], lanes: &mut Lanes) -> Option<Bounds> {
+pub(super) fn scan(x: &[f32], lanes: &mut Lanes, waiting: &mut Waiting<'_>) -> Option<Bounds> {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") {
         // SAFETY: the processor has it.
-        return unsafe { wide::scan(x, lanes) };
+        return unsafe { wide::scan(x, lanes, waiting) };
     }
     scan_plain(x, lanes)
 }
 
 /// The sums of whole stretches of `inner` numbers, and what all of them reach; none if not all numbers are finite.
-pub(super) fn scan_all(x: &[f32], inner: usize, sums: &mut Vec<Sums>) -> Option<Bounds> {
+pub(super) fn scan_all(
+    x: &[f32],
+    inner: usize,
+    sums: &mut Vec<Sums>,
+    waiting: &mut Waiting<'_>,
+) -> Option<Bounds> {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") {
         // SAFETY: the processor has it.
-        return unsafe { wide::scan_all(x, inner, sums) };
+        return unsafe { wide::scan_all(x, inner, sums, waiting) };
     }
     scan_all_plain(x, inner, sums)
 }
@@ -150,11 +156,11 @@ crate::dispatch! {
     fn bounds_plain, bounds_avx2 = bounds_body(x: &[f32]) -> Option<Bounds>
 }
 /// Extrema and sums of channels side by side; the numbers are finite and rows are whole.
-pub(super) fn scan_rows(x: &[f32], columns: &mut Columns) {
+pub(super) fn scan_rows(x: &[f32], columns: &mut Columns, waiting: &mut Waiting<'_>) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") {
         // SAFETY: the processor has it.
-        return unsafe { wide::scan_rows(x, columns) };
+        return unsafe { wide::scan_rows(x, columns, waiting) };
     }
     scan_rows_plain(x, columns)
 }
@@ -251,23 +257,25 @@ fn scan_rows_body(x: &[f32], columns: &mut Columns) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tally::Tally;
     use super::*;
 
     /// What processors without AVX2 run gives the same bits.
     #[test]
     fn every_compilation_agrees() {
         let x: Vec<f32> = (0..1003).map(|i| ((i * 7919) % 2003) as f32 * 0.37 - 300.0).collect();
+        let mut tally = Box::new(Tally::new());
         let (mut a, mut b) = (Lanes::new(), Lanes::new());
         for part in [&x[..], &x[..32], &x[..5], &x[..0]] {
-            assert_eq!(scan(part, &mut a), scan_body(part, &mut b));
+            assert_eq!(scan(part, &mut a, &mut tally.waiting()), scan_body(part, &mut b));
             assert_eq!((a.lo, a.hi, a.sum, a.sum_sq), (b.lo, b.hi, b.sum, b.sum_sq));
             assert_eq!(a.fold(), b.fold());
         }
         assert_eq!(bounds(&x), bounds_body(&x));
-        assert_eq!(bounds(&x), scan(&x, &mut Lanes::new()));
+        assert_eq!(bounds(&x), scan(&x, &mut Lanes::new(), &mut tally.waiting()));
         let (mut s, mut t) = (Vec::new(), Vec::new());
         for inner in [1, 2, 15, 16, 17, 59, 64] {
-            assert_eq!(scan_all(&x, inner, &mut s), scan_all_body(&x, inner, &mut t));
+            assert_eq!(scan_all(&x, inner, &mut s, &mut tally.waiting()), scan_all_body(&x, inner, &mut t));
             assert_eq!(s, t, "{inner}");
         }
         let (mut a, mut b) = (Columns::default(), Columns::default());
@@ -275,7 +283,7 @@ mod tests {
             a.reset(width);
             b.reset(width);
             for rows in [&x[..width * 7], &x[..width], &x[..0], &x[..width * 20]] {
-                scan_rows(rows, &mut a);
+                scan_rows(rows, &mut a, &mut tally.waiting());
                 scan_rows_body(rows, &mut b);
                 assert_eq!((&a.lo, &a.hi, &a.sum, &a.sum_sq), (&b.lo, &b.hi, &b.sum, &b.sum_sq), "{width}");
             }
@@ -284,17 +292,18 @@ mod tests {
 
     #[test]
     fn nothing_is_taken_of_a_piece_that_is_not_finite() {
+        let mut tally = Box::new(Tally::new());
         for ugly in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut x = vec![f32::MAX; 100];
-            assert!(bounds(&x).is_some() && scan_all(&x, 7, &mut Vec::new()).is_some());
+            assert!(bounds(&x).is_some() && scan_all(&x, 7, &mut Vec::new(), &mut tally.waiting()).is_some());
             let mut lanes = Lanes::new();
-            let reached = scan(&x, &mut lanes);
+            let reached = scan(&x, &mut lanes, &mut tally.waiting());
             assert_eq!(reached, Some(Bounds { magnitude: f32::MAX, negative: false }));
             let before = lanes.fold();
             x[53] = ugly;
-            assert_eq!(scan(&x, &mut lanes), None);
+            assert_eq!(scan(&x, &mut lanes, &mut tally.waiting()), None);
             assert_eq!(lanes.fold(), before);
-            assert_eq!((bounds(&x), scan_all(&x, 7, &mut Vec::new())), (None, None));
+            assert_eq!((bounds(&x), scan_all(&x, 7, &mut Vec::new(), &mut tally.waiting())), (None, None));
         }
     }
 }

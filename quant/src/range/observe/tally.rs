@@ -1,8 +1,9 @@
 //! Counting numbers by bin: a pass that turns them into keys, and a small table that counts keys.
 //!
 //! The table has four places for each key: with one place, runs of equal keys wait for each other, and activations are full
-//! of them. A store for each number is what bounds it, about one a cycle. Zeros, which Relu makes by the million, have no
-//! bin and are counted by vectors; with AVX-512 their keys are squeezed out, else they go to places past the keys that nobody
+//! of them. A store for each number is what bounds it, about one a cycle; so while the keys of a chunk are [`Waiting`] to be
+//! counted, the next chunk is scanned and turned into keys, which takes other parts of the processor. Zeros, which Relu makes by the million, have no bin
+//! and are counted by vectors; with AVX-512 their keys are squeezed out, else they go to places past the keys that nobody
 //! reads, a different one for each position.
 
 use super::lanes::Bounds;
@@ -22,10 +23,20 @@ const TABLE: usize = 2 * KEYS;
 /// Keys of zeros.
 const ZEROS: usize = 16;
 
+/// Keys of a chunk. Longer, since the processor takes a store for one that a load must wait for if they are a page apart.
+type Keys = [u16; CHUNK + CHUNK / 2];
+type Table = [[u16; COPIES]; TABLE];
+
 /// What was counted and has not reached the histogram yet.
 pub(super) struct Tally {
-    table: [[u16; COPIES]; TABLE],
-    keys: [u16; CHUNK],
+    table: Table,
+    /// Of the chunk at hand and of the one before, in turn.
+    keys: [Keys; 2],
+    /// Which keys are the latest, how many they are, and how many of them the table has.
+    latest: usize,
+    made: usize,
+    counted: usize,
+    /// In the table or waiting.
     chunks: usize,
     /// Bins in use on each side.
     reach: usize,
@@ -34,7 +45,14 @@ pub(super) struct Tally {
 
 impl Tally {
     pub(super) fn new() -> Self {
-        Self { table: [[0; COPIES]; TABLE], keys: [0; CHUNK], chunks: 0, reach: 0, negative: false }
+        let (table, keys) = ([[0; COPIES]; TABLE], [[0; CHUNK + CHUNK / 2]; 2]);
+        Self { table, keys, latest: 0, made: 0, counted: 0, chunks: 0, reach: 0, negative: false }
+    }
+
+    /// What can be counted while the next numbers are looked at.
+    pub(super) fn waiting(&mut self) -> Waiting<'_> {
+        let keys = &self.keys[self.latest][self.counted..self.made];
+        Waiting { keys, counted: &mut self.counted, table: &mut self.table }
     }
 
     /// Counts finite numbers that reach no farther than `bounds`; the zeros among them. `next` is what will be counted next.
@@ -54,17 +72,21 @@ impl Tally {
         let reach = Histogram::key(bounds.magnitude, exponent) as usize + 1;
         let mut zeros = 0;
         for x in x.chunks(CHUNK) {
-            let keys = to_keys(x, exponent, &mut self.keys);
-            zeros += (x.len() - keys.numbers) as u64;
-            let keys = &self.keys[..keys.len];
+            let [a, b] = &mut self.keys;
+            let (before, keys) = if self.latest == 0 { (a, b) } else { (b, a) };
+            let before = &before[self.counted..self.made];
+            let mut waiting = Waiting { keys: before, counted: &mut self.counted, table: &mut self.table };
+            let made = to_keys(x, next, exponent, keys, &mut waiting);
+            waiting.add_all();
+            zeros += (x.len() - made.numbers) as u64;
             if x.len() < SMALL && self.chunks == 0 {
-                for &key in keys.iter().filter(|key| usize::from(**key) < KEYS) {
+                for &key in keys[..made.len].iter().filter(|key| usize::from(**key) < KEYS) {
                     let key = i32::from(key);
                     histogram.add(if key < HALF as i32 { key } else { !(key - HALF as i32) }, 1);
                 }
                 continue;
             }
-            add_up(keys, next, &mut self.table);
+            (self.latest, self.made, self.counted) = (1 - self.latest, made.len, 0);
             self.reach = self.reach.max(reach);
             self.negative |= bounds.negative;
             self.chunks += 1;
@@ -80,6 +102,7 @@ impl Tally {
         if std::mem::take(&mut self.chunks) == 0 {
             return;
         }
+        self.waiting().add_all();
         let reach = std::mem::take(&mut self.reach);
         let (positive, negative) = self.table.split_at_mut(HALF);
         pour(&mut positive[..reach], histogram.positive_mut(reach));
@@ -96,15 +119,50 @@ struct Made {
     numbers: usize,
 }
 
-/// The keys of a chunk. All |x| < HALF·2^exponent.
-fn to_keys(x: &[f32], exponent: i32, keys: &mut [u16; CHUNK]) -> Made {
+/// Keys that the table lacks.
+pub(super) struct Waiting<'a> {
+    keys: &'a [u16],
+    counted: &'a mut usize,
+    table: &'a mut Table,
+}
+
+impl Waiting<'_> {
+    /// Counts eight keys, every fourth in the same place: a loop over sixteen numbers that does so twice has time to.
+    #[inline(always)]
+    pub(super) fn add_some(&mut self) {
+        if let Some((group, rest)) = self.keys.split_first_chunk::<8>() {
+            group.iter().enumerate().for_each(|(at, &key)| self.add(key, at));
+            self.keys = rest;
+            *self.counted += 8;
+        }
+    }
+
+    /// Counts all that are left.
+    fn add_all(&mut self) {
+        let left = std::mem::take(&mut self.keys);
+        left.iter().enumerate().for_each(|(at, &key)| self.add(key, at));
+        *self.counted += left.len();
+    }
+
+    #[inline(always)]
+    fn add(&mut self, key: u16, at: usize) {
+        // SAFETY: all keys are below TABLE.
+        let count = unsafe { &mut self.table.get_unchecked_mut(usize::from(key))[at % COPIES] };
+        // Keys cannot wrap: flushed in time. Zeros may.
+        *count = count.wrapping_add(1);
+    }
+}
+
+/// The keys of a chunk, while others are counted. All |x| < HALF·2^exponent.
+fn to_keys(x: &[f32], next: &[f32], exponent: i32, keys: &mut Keys, waiting: &mut Waiting<'_>) -> Made {
+    let x = &x[..x.len().min(CHUNK)];
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("popcnt") {
         // SAFETY: the processor has both.
-        let made = unsafe { squeezed_keys(x, exponent, keys) };
+        let made = unsafe { squeezed_keys(x, next, exponent, keys, waiting) };
         return Made { len: made, numbers: made };
     }
-    let x = &x[..x.len().min(CHUNK)];
+    next.chunks(16).take(CHUNK / 16).for_each(fetch);
     let zeros = spread_keys(x, exponent, &mut keys[..x.len()]);
     Made { len: x.len(), numbers: x.len() - zeros as usize }
 }
@@ -142,7 +200,13 @@ fn spread_keys_body(x: &[f32], exponent: i32, keys: &mut [u16]) -> u32 {
 /// Keys of the numbers other than zero, in order; how many there are.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,popcnt")]
-fn squeezed_keys(x: &[f32], exponent: i32, keys: &mut [u16; CHUNK]) -> usize {
+fn squeezed_keys(
+    x: &[f32],
+    next: &[f32],
+    exponent: i32,
+    keys: &mut Keys,
+    waiting: &mut Waiting<'_>,
+) -> usize {
     use std::arch::x86_64::*;
 
     let inverse = _mm512_set1_ps(inverse(exponent));
@@ -161,34 +225,20 @@ fn squeezed_keys(x: &[f32], exponent: i32, keys: &mut [u16; CHUNK]) -> usize {
         unsafe { _mm256_storeu_si256(keys.as_mut_ptr().add(made).cast(), _mm512_cvtepi32_epi16(key)) };
         made += others.count_ones() as usize;
     };
-    let (groups, rest) = x[..x.len().min(CHUNK)].as_chunks::<16>();
+    let (groups, rest) = x.as_chunks::<16>();
+    // The pass that reads them first would wait for memory.
+    let mut lines = next.chunks(16);
     for group in groups {
         // SAFETY: sixteen numbers are read.
         take(unsafe { _mm512_loadu_ps(group.as_ptr()) });
+        lines.next().into_iter().for_each(fetch);
+        waiting.add_some();
     }
     if !rest.is_empty() {
         // SAFETY: only as many numbers are read as there are; the others count as zeros.
         take(unsafe { _mm512_maskz_loadu_ps((1 << rest.len()) - 1, rest.as_ptr()) });
     }
     made
-}
-
-/// Counts keys, every fourth in the same place, and fetches what comes next meanwhile: stores are what it waits for, and the
-/// pass that reads the numbers first would wait for memory.
-fn add_up(keys: &[u16], next: &[f32], table: &mut [[u16; COPIES]; TABLE]) {
-    // Keys cannot wrap: flushed in time. Zeros may.
-    let mut inc = |key: u16, copy: usize| {
-        let c = &mut table[usize::from(key) % TABLE][copy];
-        *c = c.wrapping_add(1);
-    };
-    let mut lines = next[..next.len().min(CHUNK)].chunks(16);
-    let (groups, rest) = keys.as_chunks::<16>();
-    for group in groups {
-        lines.next().into_iter().for_each(fetch);
-        group.iter().enumerate().for_each(|(at, &key)| inc(key, at % COPIES));
-    }
-    lines.for_each(fetch);
-    rest.iter().enumerate().for_each(|(at, &key)| inc(key, at % COPIES));
 }
 
 /// Tells the processor that this line of its cache will be read.
@@ -226,8 +276,12 @@ mod tests {
         for len in [0, 1, 15, 16, 17, 1003, CHUNK] {
             let number = |i: usize| if i.is_multiple_of(3) { 0.0 } else { (i * 7919 % 2003) as f32 - 1000.0 };
             let x: Vec<f32> = (0..len).map(number).collect();
-            let (mut a, mut b, mut c) = ([0; CHUNK], [0; CHUNK], [0; CHUNK]);
-            let made = to_keys(&x, 0, &mut a);
+            let (mut a, mut b, mut c) = ([0; CHUNK + CHUNK / 2], [0; CHUNK], [0; CHUNK]);
+            let mut table = [[0; COPIES]; TABLE];
+            let mut waiting = Waiting { keys: &[3; 100], counted: &mut 0, table: &mut table };
+            let made = to_keys(&x, &x, 0, &mut a, &mut waiting);
+            waiting.add_all();
+            assert_eq!((*waiting.counted, table[3]), (100, [25; 4]));
             let zeros = spread_keys(&x, 0, &mut b[..len]);
             assert_eq!(zeros, spread_keys_body(&x, 0, &mut c[..len]));
             assert_eq!(b, c);

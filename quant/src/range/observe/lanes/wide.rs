@@ -1,8 +1,9 @@
-//! The scans for processors with AVX-512, where sixteen lanes are a register and a short rest is masked.
+//! The scans for processors with AVX-512, where sixteen lanes are a register and a short rest is masked. What waits to be
+//! counted is counted meanwhile.
 
 use std::arch::x86_64::*;
 
-use super::{Bounds, Columns, LANES, Lanes, Sums};
+use super::{Bounds, Columns, LANES, Lanes, Sums, Waiting};
 
 /// [`Lanes`] in registers.
 #[derive(Clone, Copy)]
@@ -15,8 +16,8 @@ struct Wide {
 
 /// See [`super::scan`].
 #[target_feature(enable = "avx512f")]
-pub(super) fn scan(x: &[f32], lanes: &mut Lanes) -> Option<Bounds> {
-    let here = with_stretch(load(lanes), x);
+pub(super) fn scan(x: &[f32], lanes: &mut Lanes, waiting: &mut Waiting<'_>) -> Option<Bounds> {
+    let here = with_stretch(load(lanes), x, waiting);
     let found = fold(here).bounds();
     if found.is_some() {
         store(here, lanes);
@@ -26,11 +27,16 @@ pub(super) fn scan(x: &[f32], lanes: &mut Lanes) -> Option<Bounds> {
 
 /// See [`super::scan_all`].
 #[target_feature(enable = "avx512f")]
-pub(super) fn scan_all(x: &[f32], inner: usize, sums: &mut Vec<Sums>) -> Option<Bounds> {
+pub(super) fn scan_all(
+    x: &[f32],
+    inner: usize,
+    sums: &mut Vec<Sums>,
+    waiting: &mut Waiting<'_>,
+) -> Option<Bounds> {
     let empty = load(&Lanes::new());
     sums.clear();
     for stretch in x.chunks(inner) {
-        sums.push(fold(with_stretch(empty, stretch)));
+        sums.push(fold(with_stretch(empty, stretch, waiting)));
     }
     Sums::bounds_of(sums)
 }
@@ -63,7 +69,7 @@ pub(super) fn bounds(x: &[f32]) -> Option<Bounds> {
 
 /// See [`super::scan_rows`]: sixteen channels at a time, down all rows, so that they stay in registers.
 #[target_feature(enable = "avx512f")]
-pub(super) fn scan_rows(x: &[f32], columns: &mut Columns) {
+pub(super) fn scan_rows(x: &[f32], columns: &mut Columns, waiting: &mut Waiting<'_>) {
     let width = columns.lo.len();
     let extrema = columns.lo.chunks_mut(LANES).zip(columns.hi.chunks_mut(LANES));
     let sums = columns.sum.chunks_mut(LANES).zip(columns.sum_sq.chunks_mut(LANES));
@@ -77,11 +83,11 @@ pub(super) fn scan_rows(x: &[f32], columns: &mut Columns) {
         let mut here = load(&lanes);
         if len == LANES {
             for row in x.chunks_exact(width) {
-                here = with_stretch(here, &row[first..first + LANES]);
+                here = with_stretch(here, &row[first..first + LANES], waiting);
             }
         } else {
             for row in x.chunks_exact(width) {
-                here = with_stretch(here, &row[first..]);
+                here = with_stretch(here, &row[first..], waiting);
             }
         }
         store(here, &mut lanes);
@@ -94,7 +100,7 @@ pub(super) fn scan_rows(x: &[f32], columns: &mut Columns) {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn with_stretch(mut lanes: Wide, x: &[f32]) -> Wide {
+fn with_stretch(mut lanes: Wide, x: &[f32], waiting: &mut Waiting<'_>) -> Wide {
     let (groups, rest) = x.as_chunks::<LANES>();
     for group in groups {
         // SAFETY: sixteen numbers are read.
@@ -102,6 +108,7 @@ fn with_stretch(mut lanes: Wide, x: &[f32]) -> Wide {
         lanes = with_sums(lanes, v);
         lanes.lo = _mm512_min_ps(v, lanes.lo);
         lanes.hi = _mm512_max_ps(v, lanes.hi);
+        waiting.add_some();
     }
     if !rest.is_empty() {
         let there = (1 << rest.len()) - 1;
