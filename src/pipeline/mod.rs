@@ -11,6 +11,7 @@ pub mod observed;
 pub mod perplexity;
 pub mod prepare;
 pub mod quantize;
+mod rounding;
 pub mod sensitivity;
 pub mod specialize;
 pub mod table;

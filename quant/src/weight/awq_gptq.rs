@@ -13,7 +13,7 @@ use super::loss::Loss;
 use super::{Spec, Weight, WeightError};
 
 /// Part of the error that scales must take away.
-pub const GAIN: f64 = 0.01;
+pub const GAIN: f64 = 0.05;
 /// Exponents of the searched scales that are tried.
 const POWERS: [f32; 2] = [1.0, 0.5];
 

@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
-use ir::{Graph, Model, OpId, Place, Tensor, ValueId};
+use ir::{Graph, Model, OpId, Place, ValueId};
 use passes::quantize::choose::key_of;
 use passes::quantize::{QuantPlan, emit_qdq};
-use quant::CodeType;
 
 use super::super::prepare::converted;
+use super::super::rounding::fake_quant;
 
 /// A quantized group.
 pub struct Part {
@@ -161,30 +161,4 @@ fn restricted(plan: &QuantPlan, part: &Model) -> QuantPlan {
     plan.values.retain(|name, _| graph.find(name).is_some());
     plan.conversions.retain(|name, _| graph.find(name).is_some());
     plan
-}
-
-/// The rounding of a value; none before it was fitted.
-fn fake_quant(entry: &passes::quantize::ValuePlan) -> Option<ops::FakeQuant> {
-    let params = entry.params?;
-    Some(ops::FakeQuant {
-        code: code(entry.grid.code)?,
-        axis: 0,
-        block_size: 0,
-        scales: vec![params.scale()],
-        zero_points: vec![params.zero_point() as f32],
-    })
-}
-
-fn code(code: CodeType) -> Option<ir::DType> {
-    ir::DType::from_name(code.name())
-}
-
-/// A rounded copy of a float tensor.
-///
-/// # Errors
-/// The tensor is not f32.
-pub fn rounded(tensor: &Tensor, grid: &ops::FakeQuant) -> Result<Tensor> {
-    let mut elements = tensor.to_vec::<f32>()?;
-    grid.apply(tensor.dims(), &mut elements)?;
-    Ok(Tensor::from_slice(tensor.dims(), &elements)?)
 }

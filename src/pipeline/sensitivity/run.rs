@@ -13,9 +13,10 @@ use runtime::{Executor, Feed, Recording, Session, View};
 
 use super::super::engine::{collect, form_for, prepare, run_all};
 use super::damage::{Damage, Power, Score, spearman};
-use super::part::{Part, rounded};
+use super::part::Part;
 use super::table::{Change, SensitivityTable};
 use crate::data::Source;
+use crate::pipeline::rounding::rounded;
 
 /// Samples of the first round.
 const FIRST: usize = 6;

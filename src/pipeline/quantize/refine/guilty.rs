@@ -1,13 +1,16 @@
 //! Finds the few values whose rounding costs most, where plain 8 bits miss the quality bar.
 //!
-//! One sample is run quantized and recorded. Of each suspect (the values with the least expected signal to noise, and the
-//! first ones of the model, whose error everything inherits) the rounding is taken back, and only what lies behind is run
-//! again: what the outputs gain is what the rounding costs. Where the runtime cannot do that, the expected ratio decides.
+//! One sample is run in float and recorded. Each suspect (the values with the least expected signal to noise, and the first
+//! ones of the model, whose error everything inherits) is rounded alone, and only what lies behind is run again: the noise of
+//! the outputs is what the rounding costs. Such costs add up, as long as they are small beside the signal; what taking one of
+//! many roundings back gains does not, since where two are guilty neither goes alone. Where the runtime cannot do that, the
+//! expected ratio decides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use ir::{Model, Tensor};
+use ops::FakeQuant;
 use passes::quantize::choose::key_of;
 use passes::quantize::{Precision, QuantPlan};
 use quant::measure::Distance;
@@ -15,6 +18,7 @@ use runtime::{Executor, Feed, Tract, View};
 
 use super::super::super::engine::prepare_replays;
 use super::super::super::prepare::lowered;
+use super::super::super::rounding::{fake_quant, rounded};
 use super::judge::numbers;
 
 /// Suspects by expected signal to noise.
@@ -31,14 +35,14 @@ pub struct Suspect {
     pub value: String,
     /// The operators, by the name of the first output.
     pub ops: Vec<String>,
-    /// Share of the noise that goes if this rounding is taken back; 0 where nobody can tell.
+    /// Its share of the noise that the suspects make, each alone; 0 where nobody can tell.
     pub gain: f64,
     /// Share of the model's multiplications that go back to float.
     pub cost: f64,
 }
 
 impl Suspect {
-    /// The share of the noise that goes, by what it costs.
+    /// The share of the noise, by what it costs to be rid of it.
     pub fn reward(&self) -> f64 {
         self.gain.max(0.0) / (self.cost + LEAST_COST)
     }
@@ -50,7 +54,6 @@ impl Suspect {
 /// The runtime fails on the sample.
 pub fn suspects(
     float: &Model,
-    emitted: &Model,
     plan: &QuantPlan,
     executor: &dyn Executor,
     feed: &Feed,
@@ -59,15 +62,16 @@ pub fn suspects(
     let mut found = candidates(float, plan);
     // Where the runtime lets nobody change values, tract does it in its place if it can.
     let editor: &dyn Executor = if executor.wants_lowered() { executor } else { &Tract };
-    let low = lowered(emitted)?;
+    let low = lowered(float)?;
     if editor.supports(&low).is_ok() {
         let tried = &found[..found.len().min(NOISIEST + FIRST)];
-        let gains = match gains(&low, tried, editor, feed, expected) {
+        let costs = match costs(&low, plan, tried, editor, feed, expected) {
             Err(error) if executor.wants_lowered() => return Err(error),
-            gains => gains.unwrap_or_default(),
+            costs => costs.unwrap_or_default(),
         };
+        let all: f64 = costs.values().sum();
         for suspect in &mut found {
-            suspect.gain = gains.get(&suspect.value).copied().unwrap_or(0.0);
+            suspect.gain = costs.get(&suspect.value).copied().unwrap_or(0.0) / all.max(1e-20);
         }
     }
     // Stable: where no gain is known, the order of expected noise stays.
@@ -130,51 +134,44 @@ fn candidates(float: &Model, plan: &QuantPlan) -> Vec<Suspect> {
     names.into_iter().filter_map(suspect).collect()
 }
 
-/// The values before and after each rounding of a lowered model, by the value's name in the plan.
-fn roundings(low: &Model) -> BTreeMap<String, (String, String)> {
-    let graph = low.main();
-    let mut found = BTreeMap::new();
-    for op in graph.ops() {
-        if graph.op(op).kind.key() != ("onnxq", "FakeQuant") {
-            continue;
-        }
-        let (Some(before), Some(after)) = (graph.input(op, 0), graph.output(op, 0)) else { continue };
-        // A rounded output of the model took over the name of what was rounded.
-        let named = if graph.is_output(after) { after } else { before };
-        let name = |value| graph.value(value).name().to_string();
-        found.insert(name(named), (name(before), name(after)));
-    }
-    found
-}
-
-fn gains(
+/// The noise that each rounding alone makes at the outputs of a lowered float model.
+fn costs(
     low: &Model,
+    plan: &QuantPlan,
     suspects: &[Suspect],
     executor: &dyn Executor,
     feed: &Feed,
     expected: &BTreeMap<String, Tensor>,
 ) -> Result<BTreeMap<String, f64>> {
-    let mut pairs = roundings(low);
-    pairs.retain(|name, _| suspects.iter().any(|suspect| suspect.value == *name));
-    let taps = pairs.values().flat_map(|(before, after)| [before.clone(), after.clone()]).collect();
-    let mut session = prepare_replays(executor, low, taps, Vec::new())?;
-    let mut seen: BTreeMap<String, Tensor> = BTreeMap::new();
+    let graph = low.main();
+    let roundings: BTreeMap<&str, FakeQuant> = suspects
+        .iter()
+        .filter(|suspect| graph.find(&suspect.value).is_some())
+        .filter_map(|suspect| Some((suspect.value.as_str(), fake_quant(plan.values.get(&suspect.value)?)?)))
+        .collect();
+    let names = roundings.keys().map(|name| name.to_string());
+    let (taps, inputs): (Vec<String>, Vec<String>) =
+        names.partition(|name| graph.find(name).is_some_and(|value| graph.producer(value).is_some()));
+    let mut session = prepare_replays(executor, low, taps, inputs)?;
+    let mut exact: BTreeMap<String, Tensor> = feed.iter().cloned().collect();
     let mut keep = |name: &str, view: View<'_>| {
-        let wanted = expected.contains_key(name) || pairs.values().any(|(before, _)| before == name);
+        let wanted = expected.contains_key(name) || roundings.contains_key(name);
         if let Some(tensor) = wanted.then(|| view.to_tensor()).flatten() {
-            seen.insert(name.to_string(), tensor);
+            exact.insert(name.to_string(), tensor);
         }
     };
-    let mut gains = BTreeMap::new();
-    let Ok(recording) = session.record(feed, &mut keep) else { return Ok(gains) };
-    let before = noise(expected, &seen)?;
-    for (name, (source, rounded)) in &pairs {
-        let Some(exact) = seen.get(source) else { continue };
-        let mut outputs: BTreeMap<String, Tensor> = seen
+    let Ok(recording) = session.record(feed, &mut keep) else { return Ok(BTreeMap::new()) };
+    let mut costs = BTreeMap::new();
+    for (&name, grid) in &roundings {
+        let Some(Ok(replaced)) = exact.get(name).map(|tensor| rounded(tensor, grid)) else { continue };
+        let mut outputs: BTreeMap<String, Tensor> = exact
             .iter()
             .filter(|(name, _)| expected.contains_key(*name))
             .map(|(n, t)| (n.clone(), t.clone()))
             .collect();
+        if let Some(output) = outputs.get_mut(name) {
+            *output = replaced.clone();
+        }
         let mut take = |name: &str, view: View<'_>| {
             if expected.contains_key(name)
                 && let Some(tensor) = view.to_tensor()
@@ -182,11 +179,11 @@ fn gains(
                 outputs.insert(name.to_string(), tensor);
             }
         };
-        if session.replay(&recording, &[(rounded.clone(), exact.clone())], &mut take).is_ok() {
-            gains.insert(name.clone(), 1.0 - noise(expected, &outputs)? / before.max(1e-20));
+        if session.replay(&recording, &[(name.to_string(), replaced)], &mut take).is_ok() {
+            costs.insert(name.to_string(), noise(expected, &outputs)?);
         }
     }
-    Ok(gains)
+    Ok(costs)
 }
 
 /// Power of the error by power of the signal, mean over the outputs.
@@ -266,13 +263,28 @@ mod tests {
     }
 
     #[test]
-    fn roundings_go_by_the_names_of_the_plan() {
+    fn each_rounding_is_weighed_alone() {
         let options = QuantizeOptions::for_target("ort-cpu").unwrap();
         let plain: Vec<f32> = (0..256).map(|i| i as f32 / 255.0).collect();
-        let draft = Draft::new(model(), &sketches(&plain), &options).unwrap();
-        let low = lowered(&draft.emit(&options).unwrap()).unwrap();
-        let found: Vec<String> = roundings(&low).into_keys().collect();
-        assert_eq!(found, ["x", "y", "z"]);
+        let mut y = plain.clone();
+        // A range eight times as wide: 64 times the noise of a rounding.
+        y.push(8.0);
+        let draft = Draft::new(model(), &sketches(&y), &options).unwrap();
+        let low = lowered(&draft.model).unwrap();
+        let feed: Feed = vec![("x".to_string(), Tensor::from_slice(&[1, 1, 4, 4], &plain[3..19]).unwrap())];
+        let mut expected = BTreeMap::new();
+        let mut keep = |name: &str, view: View<'_>| {
+            expected.insert(name.to_string(), view.to_tensor().unwrap());
+        };
+        let session = super::super::super::super::engine::prepare(&Tract, &low, vec![]).unwrap();
+        session.fork().unwrap().run(&feed, &mut keep).unwrap();
+        let tried = candidates(&draft.model, &draft.plan);
+        let costs = costs(&low, &draft.plan, &tried, &Tract, &feed, &expected).unwrap();
+        let names: Vec<&str> = costs.keys().map(String::as_str).collect();
+        assert_eq!(names, ["x", "y", "z"]);
+        assert!(costs["y"] > 10.0 * costs["x"], "{costs:?}");
+        // The input's numbers are codes of its grid.
+        assert!(costs["x"] < 1e-9, "{costs:?}");
     }
 
     #[test]

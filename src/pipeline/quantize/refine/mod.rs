@@ -77,6 +77,10 @@ pub(super) fn refine(job: &mut Job<'_>, draft: Draft, sketches: &Sketches) -> Re
         refiner.round_at_run_time(sketches)?;
         refiner.restore_guilty(sketches)?;
         refiner.store_weights(sketches)?;
+        // What gained nothing beside the guilty ones may gain something now.
+        if refiner.draft.overrides != plain.0.overrides && !refiner.draft.weights {
+            refiner.search_weights(sketches)?;
+        }
         refiner.tell(&plain);
         refiner.correct_bias()?;
     }
@@ -204,7 +208,7 @@ impl<'a, 'b> Refiner<'a, 'b> {
 
     /// Scales of weight channels with the least expected error.
     fn search_weights(&mut self, sketches: &Sketches) -> Result<()> {
-        if self.enough() {
+        if self.enough() || self.judge.samples() < FEWEST {
             return Ok(());
         }
         let mut candidate = self.draft.clone();

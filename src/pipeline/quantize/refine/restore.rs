@@ -7,8 +7,8 @@
 //! damaged. So a bar that is missed by little does not cost a lot, and the same numbers decide in reverse: what was given up
 //! as part of a group goes back to integers where that loses less than it is worth.
 //!
-//! Bounded: as many runs over the judge's samples as [`GROUPS`] has entries, one more, [`DEAREST`] and [`RETURNS`]; and one
-//! sample per suspect.
+//! Bounded: as many runs over the judge's samples as [`GROUPS`] has entries, [`DEAREST`] and [`RETURNS`]; and one sample per
+//! suspect.
 
 use std::collections::BTreeMap;
 
@@ -99,9 +99,8 @@ impl Refiner<'_, '_> {
         let Some((feed, expected)) = self.judge.example().filter(|_| !self.score.passes()) else {
             return Ok(());
         };
-        let emitted = self.draft.emit(self.job.options)?;
         let (model, plan) = (&self.draft.model, &self.draft.plan);
-        let suspects = guilty::suspects(model, &emitted, plan, self.judge.executor(), feed, expected)?;
+        let suspects = guilty::suspects(model, plan, self.judge.executor(), feed, expected)?;
         let start = Start { draft: self.draft.clone(), score: self.score.clone() };
         let mut restored = Vec::new();
         let (mut next, mut in_vain) = (0, 0);
@@ -111,18 +110,11 @@ impl Refiner<'_, '_> {
             if group.is_empty() || in_vain == GIVE_UP || self.score.passes() {
                 break;
             }
-            let all: Vec<&Suspect> = restored.iter().copied().chain(group).collect();
+            // Also those that were given up in vain: some are guilty together only.
+            let all: Vec<&Suspect> = suspects[..next.min(suspects.len())].iter().collect();
             in_vain += 1;
             if self.give_up(sketches, &start, &all, group.len())? {
                 (restored, in_vain) = (all, 0);
-            }
-        }
-        let tried = &suspects[..next.min(suspects.len())];
-        // Some are guilty together only.
-        if !self.score.passes() && restored.len() < tried.len() {
-            let all: Vec<&Suspect> = tried.iter().collect();
-            if self.give_up(sketches, &start, &all, tried.len())? {
-                restored = all;
             }
         }
         self.take_back(sketches, &start, restored)
