@@ -265,7 +265,8 @@ pub fn leave_room(plan: &mut QuantPlan, model: &Model) {
             let numbers = floats(graph.constant(graph.find(&bias.value)?)?).ok()?;
             let tensor = graph.constant(graph.find(&weight.value)?)?;
             let (_, mut params) = weight_params(tensor, weight).ok()?;
-            let numbers = if numbers.len() == 1 { vec![numbers[0]; params.len()] } else { numbers };
+            let numbers =
+                if numbers.len() == 1 { vec![numbers[0]; params.len()] } else { numbers.into_owned() };
             let terms = tensor.elements() / params.len().max(1);
             let before: Vec<f32> = params.iter().map(|param| param.scale()).collect();
             let limit = code_limit(terms, 255, 128);
