@@ -79,7 +79,7 @@ def attempt(command: list, size: int) -> tuple[int, str | None]:
 
 def main() -> None:
     parser = common.arguments(__doc__)
-    parser.add_argument("--count", type=int, default=1000, metavar="N", help="broken copies of each model")
+    parser.add_argument("--count", type=int, default=1060, metavar="N", help="broken copies of each model: 20,000 together")
     parser.add_argument("--first", type=int, default=0, metavar="N", help="number of the first copy")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="where files go that break the program")
     args = parser.parse_args()
