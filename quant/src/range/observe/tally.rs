@@ -2,9 +2,9 @@
 //!
 //! The table has four places for each key: with one place, runs of equal keys wait for each other, and activations are full
 //! of them. A store for each number is what bounds it, about one a cycle; so while the keys of a chunk are [`Waiting`] to be
-//! counted, the next chunk is scanned and turned into keys, which takes other parts of the processor. Zeros, which Relu makes by the million, have no bin
-//! and are counted by vectors; with AVX-512 their keys are squeezed out, else they go to places past the keys that nobody
-//! reads, a different one for each position.
+//! counted, the next chunk is scanned and turned into keys, which takes other parts of the processor. Zeros, which Relu makes
+//! by the million, have no bin and are counted by vectors; with AVX-512 their keys are squeezed out, else they go to places
+//! past the keys that nobody reads, a different one for each position.
 
 use super::lanes::Bounds;
 use crate::range::histogram::{HALF, Histogram};
@@ -146,7 +146,7 @@ impl Waiting<'_> {
 
     #[inline(always)]
     fn add(&mut self, key: u16, at: usize) {
-        // SAFETY: all keys are below TABLE.
+        // SAFETY: keys of numbers are below KEYS, those of zeros below KEYS + ZEROS, as both ways of making them see to.
         let count = unsafe { &mut self.table.get_unchecked_mut(usize::from(key))[at % COPIES] };
         // Keys cannot wrap: flushed in time. Zeros may.
         *count = count.wrapping_add(1);
@@ -190,7 +190,8 @@ fn spread_keys_body(x: &[f32], exponent: i32, keys: &mut [u16]) -> u32 {
     for (i, (k, &v)) in (0u16..).zip(keys.iter_mut().zip(x)) {
         // SAFETY: |v| < HALF·2^exponent is finite, so the product is within i32.
         let bin: i32 = unsafe { (v.abs() * inverse).to_int_unchecked() };
-        let key = (bin | (v.to_bits() >> 20 & HALF as u32) as i32) as u16;
+        // The remainder changes nothing; counting relies on it.
+        let key = (bin | (v.to_bits() >> 20 & HALF as u32) as i32) as u16 % KEYS as u16;
         *k = if v == 0.0 { KEYS as u16 + i % ZEROS as u16 } else { key };
         zeros = zeros.wrapping_add(u32::from(v == 0.0));
     }
@@ -212,6 +213,8 @@ fn squeezed_keys(
     let inverse = _mm512_set1_ps(inverse(exponent));
     let magnitude = _mm512_set1_epi32(0x7fff_ffff);
     let half = _mm512_set1_epi32(HALF as i32);
+    // Changes nothing; counting relies on it.
+    let keys_only = _mm512_set1_epi32(KEYS as i32 - 1);
     let mut made = 0;
     let mut take = |v: __m512| {
         let bits = _mm512_castps_si512(v);
@@ -219,7 +222,8 @@ fn squeezed_keys(
         let bin = _mm512_cvttps_epi32(_mm512_mul_ps(size, inverse));
         let sign = _mm512_and_si512(_mm512_srli_epi32::<20>(bits), half);
         let others = _mm512_test_epi32_mask(bits, magnitude);
-        let key = _mm512_maskz_compress_epi32(others, _mm512_or_si512(bin, sign));
+        let key = _mm512_and_si512(_mm512_or_si512(bin, sign), keys_only);
+        let key = _mm512_maskz_compress_epi32(others, key);
         // SAFETY: no more keys were made than numbers taken, which are sixteen at a time and fewer than a chunk before this
         // turn; a chunk is a multiple of sixteen, so there are as many places left.
         unsafe { _mm256_storeu_si256(keys.as_mut_ptr().add(made).cast(), _mm512_cvtepi32_epi16(key)) };
